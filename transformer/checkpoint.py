@@ -14,8 +14,6 @@ training_state.safetensors         what a resumed training needs; absent from sh
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ import torch
 from torch import Tensor
 
 from transformer.config import ModelConfig
+from transformer.files import write_atomically
 from transformer.model import Transformer
 from transformer.train import TrainingState
 from transformer.vocabulary import Vocabulary
@@ -58,22 +57,6 @@ class Checkpoint:
     target_vocabulary: Vocabulary
     config: dict[str, Any]
     hash: str
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def save_weights(folder: Path, model: Transformer, dtype: torch.dtype = torch.float32) -> None:
