@@ -1,0 +1,181 @@
+"""A training that writes itself into its folder while it runs, and goes on from there when it was stopped.
+
+`recorded_events` passes a trainer's events on and keeps the folder up to date beside them: a line of
+``metrics.jsonl`` for each event, and at each evaluation the weights, the snapshots and last the training state,
+each written atomically. Killed at any moment, the folder holds the last evaluation's state whole.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transformer.checkpoint import (
+    METRICS,
+    SNAPSHOTS,
+    SOURCE_VOCABULARY,
+    TARGET_VOCABULARY,
+    TRAINING_STATE,
+    WEIGHTS,
+    Snapshots,
+    load_training_state,
+    read_config,
+    save_description,
+    save_training_state,
+    save_weights,
+    write_atomically,
+)
+from transformer.recipe import Prepared
+from transformer.train import Evaluated, Event, Finished, ProbesRecorded, StepEnd, snapshot_steps
+from transformer.vocabulary import Vocabulary
+
+SHIPPED_STEP_LINES = 1000
+
+
+def recorded_events(
+    prepared: Prepared, folder: Path, *, resume: bool = False, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
+    """Train, keep `folder` up to date, and pass the events on.
+
+    Args:
+        prepared: Training at step 0.
+        folder: Made if need be.
+        resume: Whether to go on from the training state in `folder`.
+        should_stop: Asked after each step; if it says yes the state is written and the events end without
+            `Finished`.
+
+    Raises:
+        ValueError: If `folder` holds a training and `resume` is false, or holds none that fits and it is true.
+    """
+    trainer = prepared.trainer
+    snapshots = Snapshots(prepared.probes)
+    if resume:
+        _check_same_training(prepared, folder)
+        trainer.restore(load_training_state(folder))
+        if prepared.probes:
+            snapshots = Snapshots.load(folder)
+        _write_lines(folder, [line for line in read_metrics(folder) if line["step"] <= trainer.step])
+    else:
+        for name in (TRAINING_STATE, WEIGHTS):
+            if (folder / name).exists():
+                raise ValueError(
+                    f"{folder} already holds a training ({name}); resume it, or name another folder."
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_lines(folder, [])
+
+    def save() -> None:
+        save_weights(folder, trainer.averaged)
+        save_description(
+            folder,
+            model=trainer.model,
+            source_vocabulary=prepared.source_vocabulary,
+            target_vocabulary=prepared.target_vocabulary,
+            recipe=prepared.recipe.to_dict(),
+            step=trainer.step,
+        )
+        if prepared.probes:
+            snapshots.save(folder)
+        # Last: whoever finds a state finds everything up to its step.
+        save_training_state(folder, trainer.state())
+
+    recorded_steps = set(snapshot_steps(trainer.config.steps, trainer.config.probe_count)) if prepared.probes else set()
+
+    def ends_step(event: Event) -> bool:
+        if isinstance(event, Evaluated):
+            return True
+        evaluates = event.step % trainer.config.evaluate_every == 0 or event.step == trainer.config.steps
+        records = isinstance(event, StepEnd) and event.step in recorded_steps
+        return not evaluates and not records
+
+    with (folder / METRICS).open("a", encoding="utf-8") as metrics:
+        for event in trainer.events():
+            metrics.write(json.dumps(event_record(event)) + "\n")
+            metrics.flush()
+            if isinstance(event, ProbesRecorded):
+                snapshots.add(event.step, event.weights)
+            if isinstance(event, Evaluated):
+                save()
+            yield event
+            # A stop between a step and its evaluation would lose the evaluation when resumed.
+            if not isinstance(event, Finished) and ends_step(event) and should_stop():
+                save()
+                return
+
+
+def event_record(event: Event) -> dict[str, Any]:
+    """An event as a line of ``metrics.jsonl``: its fields and, under ``event``, its type's name.
+
+    The recorded attention is left out: it is in the snapshots.
+    """
+    fields = {"step": event.step} if isinstance(event, ProbesRecorded) else asdict(event)
+    return {"event": type(event).__name__, **{name: value for name, value in fields.items() if value is not None}}
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``metrics.jsonl``; half a line, left by a crash, is passed over.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
+    path = folder / METRICS
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}).") from error
+    records = []
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    return records
+
+
+def make_shippable(prepared: Prepared, folder: Path) -> None:
+    """Make a finished training small: float16 weights, about 1,000 lines of steps, no training state."""
+    save_weights(folder, prepared.trainer.averaged, dtype=torch.float16)
+    every = max(1, round(prepared.trainer.config.steps / SHIPPED_STEP_LINES))
+    _write_lines(
+        folder,
+        [line for line in read_metrics(folder) if line["event"] != "StepEnd" or line["step"] % every == 0],
+    )
+    (folder / TRAINING_STATE).unlink(missing_ok=True)
+
+
+def _write_lines(folder: Path, records: list[dict[str, Any]]) -> None:
+    write_atomically(folder / METRICS, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+
+def _check_same_training(prepared: Prepared, folder: Path) -> None:
+    if not (folder / TRAINING_STATE).exists():
+        raise ValueError(f"{folder} holds no training to resume: {TRAINING_STATE} is missing.")
+    before = read_config(folder).get("recipe")
+    now = json.loads(json.dumps(prepared.recipe.to_dict()))
+    if before != now:
+        raise ValueError(f"The training in {folder} was started with another recipe: {_difference(before, now)}.")
+    for name, vocabulary in (
+        (SOURCE_VOCABULARY, prepared.source_vocabulary),
+        (TARGET_VOCABULARY, prepared.target_vocabulary),
+    ):
+        saved = Vocabulary.load(folder, name)
+        if [saved.token(i) for i in range(len(saved))] != [vocabulary.token(i) for i in range(len(vocabulary))]:
+            raise ValueError(f"The data changed since the training in {folder} was started: {name}.json differs.")
+
+
+def _difference(before: Any, now: dict[str, Any]) -> str:
+    for section, values in now.items():
+        old = before.get(section) if isinstance(before, dict) else None
+        if old == values:
+            continue
+        if isinstance(values, dict) and isinstance(old, dict):
+            for key in {**values, **old}:
+                if old.get(key) != values.get(key):
+                    return f"{section}.{key} was {old.get(key)!r} and is {values.get(key)!r}"
+        return f"{section} differs"
+    return "a section is missing"
