@@ -124,16 +124,16 @@ class Noun:
 
 
 PEOPLE = (
-    Noun("the teacher", "老师", "she", "她"),
-    Noun("the nurse", "护士", "she", "她"),
+    Noun("the doctor", "医生", "she", "她"),
+    Noun("the pilot", "飞行员", "she", "她"),
     Noun("the girl", "女孩", "she", "她"),
     Noun("the queen", "女王", "she", "她"),
-    Noun("the singer", "歌手", "she", "她"),
-    Noun("the farmer", "农夫", "he", "他"),
-    Noun("the driver", "司机", "he", "他"),
+    Noun("the aunt", "阿姨", "she", "她"),
+    Noun("the nurse", "护士", "he", "他"),
+    Noun("the cook", "厨师", "he", "他"),
     Noun("the boy", "男孩", "he", "他"),
     Noun("the king", "国王", "he", "他"),
-    Noun("the painter", "画家", "he", "他"),
+    Noun("the uncle", "叔叔", "he", "他"),
 )
 THINGS = (
     Noun("the cat", "猫", "it", "它"),
