@@ -211,6 +211,33 @@ class Vocabulary:
         pieces = [UNKNOWN_TEXT if index == UNK else self._tokens[index] for index in ids if index not in silent]
         return "".join(pieces).replace(SPACE, " ").strip()
 
+    def spell(self, ids: Sequence[int]) -> Encoded:
+        """The text of token ids, as `decode` writes it, with the place of each token in it.
+
+        A special token stands for itself and takes no room in the text.
+        """
+        text = ""
+        tokens, offsets, words = [], [], []
+        for index in ids:
+            special = index in (PAD, BOS, EOS)
+            written = "" if special else UNKNOWN_TEXT if index == UNK else self._tokens[index].replace(SPACE, " ")
+            if not text:
+                written = written.lstrip()
+            start, end = len(text) + len(written) - len(written.lstrip()), len(text) + len(written)
+            text += written
+            continues = bool(offsets) and offsets[-1][1] == start < end and joined(text[start - 1], text[start])
+            words.append(0 if not words else words[-1] + (not (continues and start)))
+            tokens.append(SPECIAL_TOKENS[index] if special else text[start:end] or VISIBLE_SPACE)
+            offsets.append((start, end))
+        return Encoded(
+            text=text,
+            ids=tuple(ids),
+            tokens=tuple(tokens),
+            offsets=tuple(offsets),
+            words=tuple(words),
+            unknown=tuple(index == UNK for index in ids),
+        )
+
     def save(self, folder: Path, name: str) -> None:
         """Write ``folder/name.json``."""
         values = {
