@@ -1,0 +1,1532 @@
+// The picture of all heads: three linked panels, each a mosaic of every layer and head above one head drawn large.
+//
+// mount(root, data, words, callbacks) knows nothing of Streamlit; the default export at the end adapts it, and the
+// downloaded page calls mountStandalone. Text from people goes in through textContent or canvas only.
+
+const FIXED_POINT = 65535; // lab/figures/heads.py: weights are unsigned 16-bit fixed point
+const QUERY = "#0072B2";
+const KEY = "#E69F00";
+const SEND_AFTER_MS = 200; // a held arrow key sends the head it stops at, not each head it passes
+const FOCUS_FROM_TOKENS = 22; // above this three equal panels leave less than a label's height to a row
+const NOT_LATIN = /[\u2E80-\u9FFF\uAC00-\uD7AF\uF900-\uFAFF\uFF00-\uFFEF\u{20000}-\u{3FFFF}]/u;
+
+// ---------------------------------------------------------------- text and numbers
+
+function fill(template, values) {
+  return (template ?? "").replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+function visible(token) {
+  return token.trim() === "" ? "␣" : token;
+}
+
+export function formatWeight(weight) {
+  return weight.toFixed(weight >= 0.1 ? 3 : 4);
+}
+
+function formatChange(change) {
+  const digits = Math.abs(change) >= 0.1 ? 2 : 3;
+  return (change < 0 ? "−" : "+") + Math.abs(change).toFixed(digits);
+}
+
+function formatShare(share) {
+  return Math.round(100 * share) + " %";
+}
+
+// ---------------------------------------------------------------- colour
+
+function linear(channel) {
+  const c = channel / 255;
+  return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+}
+
+function gamma(c) {
+  const clipped = Math.min(1, Math.max(0, c));
+  return Math.round(255 * (clipped <= 0.0031308 ? 12.92 * clipped : 1.055 * clipped ** (1 / 2.4) - 0.055));
+}
+
+function toOklab([red, green, blue]) {
+  const [r, g, b] = [linear(red), linear(green), linear(blue)];
+  const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
+  const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
+  const s = Math.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
+  return [
+    0.2104542553 * l + 0.793617785 * m - 0.0040720468 * s,
+    1.9779984951 * l - 2.428592205 * m + 0.4505937099 * s,
+    0.0259040371 * l + 0.7827717662 * m - 0.808675766 * s,
+  ];
+}
+
+function fromOklab([L, a, b]) {
+  const l = (L + 0.3963377774 * a + 0.2158037573 * b) ** 3;
+  const m = (L - 0.1055613458 * a - 0.0638541728 * b) ** 3;
+  const s = (L - 0.0894841775 * a - 1.291485548 * b) ** 3;
+  return [
+    gamma(4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s),
+    gamma(-1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s),
+    gamma(-0.0041960863 * l - 0.7034186147 * m + 1.707614701 * s),
+  ];
+}
+
+function css([red, green, blue]) {
+  return `rgb(${red},${green},${blue})`;
+}
+
+function parseColour(text) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 1;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = text;
+  context.fillRect(0, 0, 1, 1);
+  return [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+}
+
+function mix(from, to, share) {
+  const [a, b] = [toOklab(from), toOklab(to)];
+  return fromOklab(a.map((value, i) => value + (b[i] - value) * share));
+}
+
+// From the paper's colour to the end of one hue (that of the scores, which the weights come from), lightness in even
+// steps; chroma bulges in the middle so that middle weights do not look grey.
+function colourRamp(paper, dark) {
+  const hue = (345 * Math.PI) / 180;
+  const [endLight, endChroma, bulge] = dark ? [0.95, 0.05, 0.14] : [0.26, 0.11, 0.09];
+  const start = toOklab(paper);
+  const end = [endLight, endChroma * Math.cos(hue), endChroma * Math.sin(hue)];
+  return Array.from({ length: 256 }, (_, i) => {
+    const t = i / 255;
+    const extra = bulge * Math.sin(Math.PI * t);
+    return fromOklab([
+      start[0] + (end[0] - start[0]) * t,
+      start[1] + (end[1] - start[1]) * t + extra * Math.cos(hue),
+      start[2] + (end[2] - start[2]) * t + extra * Math.sin(hue),
+    ]);
+  });
+}
+
+function readTheme(root) {
+  const style = getComputedStyle(root);
+  const paper = parseColour(style.backgroundColor);
+  const ink = parseColour(style.color);
+  const dark = toOklab(paper)[0] < 0.5;
+  const ramp = colourRamp(paper, dark);
+  const unit = Math.max(0.75, parseFloat(getComputedStyle(document.documentElement).fontSize) / 16);
+  const absent = mix(paper, ink, 0.13);
+  return {
+    key: [style.backgroundColor, style.color, style.fontFamily, unit, devicePixelRatio].join("|"),
+    paper: css(paper),
+    ink: css(ink),
+    quiet: css(mix(paper, ink, 0.7)),
+    line: css(mix(paper, ink, 0.22)),
+    hatch: css(mix(paper, ink, 0.3)),
+    absent: css(absent),
+    // Label colours keep a contrast of 4.5 to the paper; the bands use the plain colours.
+    query: dark ? "#56B4E9" : QUERY,
+    key_: dark ? "#F0B840" : "#9A6700",
+    dark,
+    font: style.fontFamily,
+    size: Math.max(12, 12 * unit),
+    unit,
+    ramp: ramp.map(css),
+    ramp32: Uint32Array.from(ramp, ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0),
+    absent32: ((255 << 24) | (absent[2] << 16) | (absent[1] << 8) | absent[0]) >>> 0,
+  };
+}
+
+// ---------------------------------------------------------------- data
+
+function decodeBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+function decodeMap(described, words) {
+  const cells = described.queries * described.keys;
+  const bits = decodeBase64(described.mask);
+  const mask = new Uint8Array(cells);
+  for (let i = 0; i < cells; i++) mask[i] = (bits[i >> 3] >> (i & 7)) & 1;
+  const size = described.layers * described.heads * cells;
+  return { ...described, cells, mask, weights: words.subarray(described.offset, described.offset + size), summaries: new Map() };
+}
+
+// The fixed-point weights of a head, or of a summary over the heads of its layer.
+function headWeights(map, layer, head) {
+  const at = (h) => (layer * map.heads + h) * map.cells;
+  if (typeof head === "number") return map.weights.subarray(at(head), at(head) + map.cells);
+  const name = `${layer}.${head}`;
+  if (!map.summaries.has(name)) {
+    const summary = new Float32Array(map.cells);
+    for (let h = 0; h < map.heads; h++) {
+      const weights = map.weights.subarray(at(h), at(h) + map.cells);
+      for (let i = 0; i < map.cells; i++) {
+        if (head === "max") summary[i] = Math.max(summary[i], weights[i]);
+        else summary[i] += weights[i] / map.heads;
+      }
+    }
+    map.summaries.set(name, summary);
+  }
+  return map.summaries.get(name);
+}
+
+function largest(weights) {
+  let top = 1;
+  for (const weight of weights) if (weight > top) top = weight;
+  return top;
+}
+
+function headAt(map, column) {
+  return column < map.heads ? column : column === map.heads ? "mean" : "max";
+}
+
+function columnOf(map, head) {
+  return head === "mean" ? map.heads : head === "max" ? map.heads + 1 : head;
+}
+
+// ---------------------------------------------------------------- drawing: a list of shapes, to canvas or to SVG
+
+let measurer = null;
+
+function textWidth(text, size, font, weight = 400) {
+  measurer ??= document.createElement("canvas").getContext("2d");
+  measurer.font = `${weight} ${size}px ${font}`;
+  return measurer.measureText(text).width;
+}
+
+function shorten(text, room, size, font) {
+  if (textWidth(text, size, font) <= room) return text;
+  const characters = [...text];
+  while (characters.length > 1 && textWidth(characters.join("") + "…", size, font) > room) characters.pop();
+  return characters.join("") + "…";
+}
+
+function makeHatch(context, colour, scale) {
+  const tile = document.createElement("canvas");
+  tile.width = tile.height = Math.round(6 * scale);
+  const pen = tile.getContext("2d");
+  pen.strokeStyle = colour;
+  pen.lineWidth = scale;
+  pen.beginPath();
+  for (const shift of [-tile.width, 0, tile.width]) {
+    pen.moveTo(shift, tile.height);
+    pen.lineTo(shift + tile.width, 0);
+  }
+  pen.stroke();
+  const pattern = context.createPattern(tile, "repeat");
+  pattern.setTransform(new DOMMatrix().scale(1 / scale));
+  return pattern;
+}
+
+function paint(context, shapes, theme, scale) {
+  let hatch = null;
+  for (const shape of shapes) {
+    if (shape.kind === "rect") {
+      context.fillStyle = shape.fill;
+      context.fillRect(shape.x, shape.y, shape.width, shape.height);
+    } else if (shape.kind === "hatch") {
+      hatch ??= makeHatch(context, theme.hatch, scale);
+      context.fillStyle = shape.small ? theme.absent : hatch;
+      context.fillRect(shape.x, shape.y, shape.width, shape.height);
+    } else if (shape.kind === "frame") {
+      context.strokeStyle = shape.stroke;
+      context.lineWidth = shape.thick;
+      context.strokeRect(shape.x, shape.y, shape.width, shape.height);
+    } else {
+      context.save();
+      context.translate(shape.x, shape.y);
+      if (shape.turn) context.rotate((shape.turn * Math.PI) / 180);
+      context.font = `${shape.weight ?? 400} ${shape.size}px ${theme.font}`;
+      context.textAlign = shape.align ?? "left";
+      context.textBaseline = "middle";
+      context.fillStyle = shape.fill;
+      context.fillText(shape.text, 0, 0);
+      context.restore();
+    }
+  }
+}
+
+function escapeXml(text) {
+  return text
+    .replace(/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/g, "\uFFFD")
+    .replace(/[\u0000-\u0008\u000B\u000C\u000E-\u001F\uFFFE\uFFFF]/g, "\uFFFD")
+    .replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+}
+
+function toSvg(figure, theme) {
+  const number = (value) => String(Math.round(value * 100) / 100);
+  const box = (s) => `x="${number(s.x)}" y="${number(s.y)}" width="${number(s.width)}" height="${number(s.height)}"`;
+  const anchors = { left: "start", center: "middle", right: "end" };
+  const lines = figure.shapes.map((s) => {
+    if (s.kind === "rect") return `<rect ${box(s)} fill="${s.fill}"/>`;
+    if (s.kind === "hatch") return `<rect ${box(s)} fill="url(#hatch)"/>`;
+    if (s.kind === "frame") return `<rect ${box(s)} fill="none" stroke="${s.stroke}" stroke-width="${s.thick}"/>`;
+    const turn = s.turn ? ` transform="rotate(${s.turn} ${number(s.x)} ${number(s.y)})"` : "";
+    const weight = s.weight ? ` font-weight="${s.weight}"` : "";
+    return (
+      `<text x="${number(s.x)}" y="${number(s.y)}" font-size="${number(s.size)}" fill="${s.fill}"` +
+      ` text-anchor="${anchors[s.align ?? "left"]}" dominant-baseline="central"${weight}${turn}>${escapeXml(s.text)}</text>`
+    );
+  });
+  const [width, height] = [Math.ceil(figure.width), Math.ceil(figure.height)];
+  return (
+    `<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"` +
+    ` viewBox="0 0 ${width} ${height}" font-family="${escapeXml(theme.font)}">\n<title>${escapeXml(figure.title)}</title>\n` +
+    `<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse">` +
+    `<path d="M0 6L6 0" stroke="${theme.hatch}" stroke-width="1"/></pattern></defs>\n` +
+    `<rect width="${width}" height="${height}" fill="${theme.paper}"/>\n${lines.join("\n")}\n</svg>\n`
+  );
+}
+
+function stackable(token) {
+  return NOT_LATIN.test(token);
+}
+
+// The large head. `room` is the width and height to fit into; with `cell` given the picture takes what it needs and
+// nothing is shortened or left out (downloads).
+function largeFigure(map, layer, head, scale, theme, strings, { room, cell: fixedCell, snap }) {
+  const size = theme.size;
+  const limit = fixedCell ? Infinity : Math.min(96 * theme.unit, (room.width ?? 400) * (map.predicted_tokens ? 0.2 : 0.26));
+  const queries = map.query_tokens.map((token) => shorten(visible(token), limit, size, theme.font));
+  const predicted = map.predicted_tokens?.map((token) => shorten(visible(token), limit, size, theme.font));
+  const widest = (labels) => Math.max(0, ...labels.map((label) => textWidth(label, size, theme.font)));
+  const columnWords = predicted ? [strings.reads, strings.predicts].map((word) => textWidth(word, size, theme.font)) : [0, 0];
+  const left = Math.max(widest(queries), columnWords[0]) + 8;
+  const rightLabels = predicted ? Math.max(widest(predicted), columnWords[1]) + 10 : 2;
+  const bottom = predicted ? size + 8 : 2;
+  const topLimit = fixedCell ? Infinity : 84 * theme.unit;
+  const stackLimit = fixedCell ? Infinity : 5;
+
+  let layout = null;
+  for (const turn of [45, 62, 90]) {
+    const [sine, cosine] = [Math.sin((turn * Math.PI) / 180), Math.cos((turn * Math.PI) / 180)];
+    const columns = map.key_tokens.map((token) => {
+      const text = visible(token);
+      if (stackable(text)) {
+        const characters = [...text];
+        return characters.length > stackLimit ? [...characters.slice(0, stackLimit - 1), "…"] : characters;
+      }
+      return shorten(text, topLimit, size, theme.font);
+    });
+    let top = 0;
+    columns.forEach((label) => {
+      const reach = Array.isArray(label)
+        ? label.length * size * 1.08
+        : textWidth(label, size, theme.font) * sine + size * 0.6 * cosine;
+      top = Math.max(top, reach + 6);
+    });
+    const fit = (right) =>
+      fixedCell ??
+      Math.max(
+        0.5,
+        Math.min((room.width - left - right) / map.keys, (room.height - top - bottom) / map.queries, 56 * theme.unit),
+      );
+    let right = rightLabels;
+    let cell = fit(right);
+    // Tilted labels of the last columns reach past the matrix.
+    for (let again = 0; again < 2; again++) {
+      columns.forEach((label, k) => {
+        if (!Array.isArray(label)) {
+          const reach = textWidth(label, size, theme.font) * cosine + size * 0.5 * sine - (map.keys - k - 0.5) * cell;
+          right = Math.max(right, reach + 2);
+        }
+      });
+      cell = fit(right);
+    }
+    if (snap && cell >= 4) cell = Math.floor(cell * snap) / snap;
+    layout = { turn, columns, top, right, cell };
+    if (cell * sine >= size * 1.05) break;
+  }
+
+  const { turn, columns, top, right, cell } = layout;
+  const weights = headWeights(map, layer, head);
+  const most = scale === "unit" ? FIXED_POINT : largest(weights);
+  const edge = (origin, i) => (snap ? Math.round((origin + i * cell) * snap) / snap : origin + i * cell);
+  const gap = cell >= 12 ? 1 : 0;
+  const small = cell < 5;
+  const shapes = [];
+  for (let q = 0; q < map.queries; q++) {
+    const [y0, y1] = [edge(top, q), edge(top, q + 1)];
+    let absentFrom = -1;
+    for (let k = 0; k <= map.keys; k++) {
+      const allowed = k === map.keys || map.mask[q * map.keys + k];
+      if (!allowed && absentFrom < 0) absentFrom = k;
+      if (allowed && absentFrom >= 0) {
+        const x0 = edge(left, absentFrom);
+        shapes.push({ kind: "hatch", x: x0, y: y0, width: edge(left, k) - x0, height: y1 - y0, small });
+        absentFrom = -1;
+      }
+      if (k === map.keys || !allowed) continue;
+      const [x0, x1] = [edge(left, k), edge(left, k + 1)];
+      const weight = weights[q * map.keys + k];
+      const level = Math.min(255, Math.round((255 * weight) / most));
+      shapes.push({ kind: "rect", x: x0, y: y0, width: x1 - x0 - gap, height: y1 - y0 - gap, fill: theme.ramp[level] });
+      if (cell >= 2.7 * size && weight >= 0.005 * FIXED_POINT) {
+        shapes.push({
+          kind: "text",
+          x: (x0 + x1 - gap) / 2,
+          y: (y0 + y1 - gap) / 2,
+          text: (weight / FIXED_POINT).toFixed(2),
+          size,
+          align: "center",
+          fill: level > 110 ? theme.paper : theme.ink,
+        });
+      }
+    }
+  }
+  shapes.push({ kind: "frame", x: left, y: top, width: edge(left, map.keys) - left - gap, height: edge(top, map.queries) - top - gap, stroke: theme.line, thick: 1 });
+
+  const every = Math.max(1, Math.ceil((size * 1.08) / cell));
+  const queryLabel = (q, text, weight) => ({ kind: "text", x: left - 6, y: top + (q + 0.5) * cell, text, size, weight, align: "right", fill: theme.query });
+  const predictedLabel = (q, text, weight) => ({ kind: "text", x: left + map.keys * cell + 6, y: top + (q + 0.5) * cell, text, size, weight, fill: theme.ink });
+  const keyLabel = (k, label, weight) => {
+    const x = left + (k + 0.5) * cell;
+    if (!Array.isArray(label)) return [{ kind: "text", x, y: top - 6, text: label, size, weight, turn: -turn, fill: theme.key_ }];
+    return label.map((character, i) => ({
+      kind: "text", x, y: top - 4 - (label.length - i - 0.5) * size * 1.08, text: character, size, weight, align: "center", fill: theme.key_,
+    }));
+  };
+  for (let q = 0; q < map.queries; q += every) {
+    shapes.push(queryLabel(q, queries[q]));
+    if (predicted) shapes.push(predictedLabel(q, predicted[q]));
+  }
+  for (let k = 0; k < map.keys; k += every) shapes.push(...keyLabel(k, columns[k]));
+  const height = top + map.queries * cell + bottom;
+  if (predicted) {
+    const y = top + map.queries * cell + size * 0.5 + 5;
+    shapes.push({ kind: "text", x: left - 6, y, text: strings.reads, size, align: "right", fill: theme.quiet });
+    shapes.push({ kind: "text", x: left + map.keys * cell + 6, y, text: strings.predicts, size, fill: theme.quiet });
+  }
+  return {
+    shapes, left, top, cell, right, width: left + map.keys * cell + right, height,
+    most, turn, queryLabel, predictedLabel, keyLabel,
+  };
+}
+
+// ---------------------------------------------------------------- the picture
+
+// What a reader has chosen outlives a remount (another page and back), by the caller's id.
+const memories = new Map();
+
+function element(tag, className, parent, attributes = {}) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  parent?.append(made);
+  return made;
+}
+
+function sizeCanvas(canvas, width, height, scale) {
+  const [w, h] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
+  if (canvas.width !== w || canvas.height !== h) {
+    canvas.width = w;
+    canvas.height = h;
+    canvas.style.width = `${w / scale}px`;
+    canvas.style.height = `${h / scale}px`;
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, w, h);
+  return context;
+}
+
+class Picture {
+  constructor(root, callbacks) {
+    this.root = root;
+    this.callbacks = callbacks;
+    this.panels = [];
+    this.active = null;
+    this.hover = null;
+    this.pin = null;
+    this.enlarged = undefined; // undefined: by the number of tokens; null: none; else a map's key
+    this.tableOpen = false;
+    this.sent = []; // selections on their way to the server and back
+    this.lastGiven = null;
+    this.timer = 0;
+    this.frame = 0;
+    this.cleanups = [];
+    this.buildFrame();
+    const observer = new ResizeObserver(() => this.refresh());
+    observer.observe(root);
+    this.cleanups.push(() => observer.disconnect());
+    const media = matchMedia("(prefers-color-scheme: dark)");
+    const onMedia = () => this.refresh();
+    media.addEventListener("change", onMedia);
+    this.cleanups.push(() => media.removeEventListener("change", onMedia));
+  }
+
+  destroy() {
+    clearTimeout(this.timer);
+    cancelAnimationFrame(this.frame);
+    for (const cleanup of this.cleanups) cleanup();
+    this.root.replaceChildren();
+  }
+
+  // ---- structure
+
+  buildFrame() {
+    const root = this.root;
+    root.replaceChildren();
+    root.classList.add("hl");
+    this.toolbar = element("div", "hl-toolbar", root);
+    this.legend = element("div", "hl-legend", this.toolbar);
+    this.buttons = element("div", "hl-buttons", this.toolbar);
+    this.readout = element("div", "hl-readout", root);
+    this.grid = element("div", "hl-grid", root);
+    this.strip = element("section", "hl-strip", root);
+    this.table = element("div", "hl-table", root, { hidden: "" });
+    this.tooltip = element("div", "hl-tooltip", root, { role: "presentation", hidden: "" });
+    this.live = element("div", "hl-live", root, { "aria-live": "polite", role: "status" });
+    this.svgButton = this.button(() => this.download("svg"));
+    this.pngButton = this.button(() => this.download("png"));
+    this.tableButton = this.button(() => {
+      this.tableOpen = !this.tableOpen;
+      this.remember();
+      this.drawTable();
+    });
+    const strip = element("div", "hl-strip-words", this.strip);
+    this.stripTitle = element("div", "hl-strip-title", strip);
+    this.stripNumber = element("div", "hl-strip-number", strip);
+    this.stripDetail = element("div", "hl-strip-detail", strip);
+    this.stripCanvas = element("canvas", "", this.strip, { role: "img" });
+    this.stripCanvas.onpointermove = (event) => this.pointStrip(event);
+    this.stripCanvas.onpointerleave = () => this.setHover(null);
+  }
+
+  button(action) {
+    const made = element("button", "hl-button", this.buttons, { type: "button" });
+    made.onclick = action;
+    return made;
+  }
+
+  buildPanels() {
+    this.grid.replaceChildren();
+    this.panels = this.data.maps
+      .filter((described) => described.layers > 0)
+      .map((described) => {
+        const before = this.before.get(described.key);
+        const section = element("section", "hl-panel", this.grid, { "data-panel": described.key });
+        const panel = {
+          map: decodeMap(described, this.words),
+          section,
+          layer: Math.min(before?.layer ?? described.layers - 1, described.layers - 1),
+          head: typeof before?.head === "number" ? Math.min(before.head, described.heads - 1) : (before?.head ?? 0),
+          cursor: { query: 0, key: 0 },
+        };
+        const head = element("header", "hl-head", section);
+        panel.title = element("h3", "", head);
+        panel.place = element("span", "hl-place", head);
+        panel.enlarge = element("button", "hl-button hl-enlarge", head, { type: "button" });
+        panel.enlarge.onclick = () => {
+          this.enlarged = this.focused() === described.key ? null : described.key;
+          this.remember();
+          this.refresh();
+        };
+        panel.badges = element("div", "hl-badges", section);
+        panel.body = element("div", "hl-body", section, { tabindex: "0", role: "application" });
+        panel.mosaicBox = element("div", "hl-mosaic", panel.body);
+        panel.mosaic = element("canvas", "", panel.mosaicBox, { "aria-hidden": "true" });
+        panel.largeBox = element("div", "hl-large", panel.body);
+        panel.base = element("canvas", "hl-base", panel.largeBox, { "aria-hidden": "true" });
+        panel.overlay = element("canvas", "hl-overlay", panel.largeBox, { "aria-hidden": "true" });
+        this.listen(panel);
+        return panel;
+      });
+  }
+
+  listen(panel) {
+    const key = panel.map.key;
+    panel.body.onkeydown = (event) => this.onKey(event, panel);
+    panel.body.onfocus = () => this.activate(panel);
+    panel.overlay.onpointermove = (event) => {
+      const place = this.locate(panel, event);
+      this.setHover(place && { map: key, ...place }, event);
+    };
+    panel.overlay.onpointerleave = () => this.setHover(null);
+    panel.overlay.onclick = (event) => {
+      const place = this.locate(panel, event);
+      this.activate(panel);
+      panel.body.focus({ preventScroll: true });
+      if (place) this.togglePin({ map: key, ...place });
+    };
+    panel.mosaic.onpointermove = (event) => {
+      const tile = this.locateTile(panel, event);
+      this.setTile(panel, tile);
+      this.placeTooltip(event, tile && [["hl-tip-place", this.placeText(panel.map, tile.layer, tile.head)]]);
+    };
+    panel.mosaic.onpointerleave = () => {
+      this.setTile(panel, null);
+      this.placeTooltip(null, null);
+    };
+    panel.mosaic.onclick = (event) => {
+      const tile = this.locateTile(panel, event);
+      panel.body.focus({ preventScroll: true });
+      if (tile) this.choose(panel, tile.layer, tile.head);
+    };
+  }
+
+  // ---- data in
+
+  update(data, words) {
+    const sameNumbers = this.data?.hash === data.hash;
+    const text = JSON.stringify([data.strings, data.scale, data.causal, data.height]);
+    const sameWords = this.text === text;
+    this.data = data;
+    this.text = text;
+    this.words = words;
+    if (!sameNumbers) {
+      this.before = new Map(this.panels.map((panel) => [panel.map.key, { layer: panel.layer, head: panel.head }]));
+      const first = this.panels.length === 0;
+      this.hover = null;
+      this.pin = null;
+      this.buildPanels();
+      if (!this.panels.some((panel) => panel.map.key === this.active)) this.active = this.panels[0]?.map.key ?? null;
+      const memory = first && memories.get(data.id);
+      if (memory) {
+        this.enlarged = memory.enlarged;
+        this.tableOpen = memory.tableOpen;
+        this.lastGiven = memory.lastGiven;
+        if (memory.hash === data.hash) this.take(memory.selection);
+      }
+    }
+    this.receive(data.selection, !sameNumbers);
+    if (!sameNumbers || !sameWords) {
+      this.themeKey = null;
+      this.writeWords();
+    }
+    this.refresh();
+  }
+
+  // The server repeats what it was told, late. Only a selection that did not come from here is followed.
+  receive(selection, fresh) {
+    const given = JSON.stringify(selection);
+    const echo = this.sent.lastIndexOf(given);
+    if (echo >= 0) this.sent.splice(0, echo + 1);
+    else if (given !== this.lastGiven) {
+      this.sent = [];
+      this.take(selection);
+    } else if (fresh && selection.pinned) this.takePin(selection.pinned);
+    this.lastGiven = given;
+  }
+
+  take(selection) {
+    for (const panel of this.panels) {
+      const place = panel.map.key === selection.map ? [selection.layer, selection.head] : selection.heads[panel.map.key];
+      if (!place) continue;
+      const [layer, head] = place;
+      if (layer < panel.map.layers && (typeof head === "string" || head < panel.map.heads)) [panel.layer, panel.head] = place;
+    }
+    if (this.panels.some((panel) => panel.map.key === selection.map)) this.active = selection.map;
+    this.takePin(selection.pinned);
+  }
+
+  takePin(pin) {
+    const panel = pin && this.panel(pin.map);
+    const fits = panel && (pin.query ?? 0) < panel.map.queries && (pin.key ?? 0) < panel.map.keys;
+    this.pin = fits ? { map: pin.map, query: pin.query, key: pin.key } : null;
+  }
+
+  selection() {
+    const panel = this.panel(this.active);
+    return {
+      map: this.active,
+      layer: panel.layer,
+      head: panel.head,
+      pinned: this.pin,
+      heads: Object.fromEntries(this.panels.map((each) => [each.map.key, [each.layer, each.head]])),
+    };
+  }
+
+  remember() {
+    memories.set(this.data.id, {
+      hash: this.data.hash,
+      enlarged: this.enlarged,
+      tableOpen: this.tableOpen,
+      lastGiven: this.lastGiven,
+      selection: this.selection(),
+    });
+  }
+
+  send() {
+    this.remember();
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => {
+      const selection = this.selection();
+      const text = JSON.stringify(selection);
+      if (this.sent.at(-1) === text || (this.sent.length === 0 && this.lastGiven === text)) return;
+      this.sent.push(text);
+      this.callbacks.select(selection);
+    }, SEND_AFTER_MS);
+  }
+
+  panel(key) {
+    return this.panels.find((panel) => panel.map.key === key);
+  }
+
+  // ---- words
+
+  title(map) {
+    return this.data.strings[`title_${map.key}`];
+  }
+
+  placeText(map, layer, head) {
+    const name = typeof head === "number" ? "place_head" : `place_${head}`;
+    return fill(this.data.strings[name], { layer: layer + 1, head: head + 1 });
+  }
+
+  writeWords() {
+    const strings = this.data.strings;
+    this.root.lang = strings.language;
+    for (const [button, name] of [[this.svgButton, "svg"], [this.pngButton, "png"], [this.tableButton, "table"]]) {
+      button.textContent = strings[name];
+      button.title = strings[`${name}_label`];
+      button.setAttribute("aria-label", strings[`${name}_label`]);
+    }
+    this.legend.replaceChildren();
+    const bar = element("span", "hl-legend-item", this.legend);
+    element("span", "", bar).textContent = strings.weight;
+    element("span", "hl-number", bar).textContent = "0";
+    this.bar = element("canvas", "", bar, { "aria-hidden": "true" });
+    element("span", "hl-number", bar).textContent = this.data.scale === "unit" ? "1" : strings.head_maximum;
+    const absent = element("span", "hl-legend-item", this.legend);
+    this.swatch = element("canvas", "", absent, { "aria-hidden": "true" });
+    element("span", "", absent).textContent = strings.masked;
+    element("span", "hl-legend-item hl-query", this.legend).textContent = strings.rows;
+    element("span", "hl-legend-item hl-key", this.legend).textContent = strings.columns;
+    for (const panel of this.panels) panel.title.textContent = this.title(panel.map);
+  }
+
+  // What a place says: lines of [class, text], the number first.
+  describe(place) {
+    const strings = this.data.strings;
+    const panel = this.panel(place.map);
+    const { map, layer, head } = panel;
+    const query = place.query == null ? null : visible(map.query_tokens[place.query]);
+    const key = place.key == null ? null : visible(map.key_tokens[place.key]);
+    const lines = [];
+    if (query !== null && key !== null) {
+      const cell = place.query * map.keys + place.key;
+      const allowed = map.mask[cell];
+      const weight = headWeights(map, layer, head)[cell] / FIXED_POINT;
+      lines.push(["hl-tip-number", allowed ? formatWeight(weight) : strings.masked]);
+      lines.push(["hl-tip-cell", [["hl-query", query], ["", " → "], ["hl-key", key]]]);
+    } else {
+      const [token, position, role] = query === null ? [key, place.key, "hl-key"] : [query, place.query, "hl-query"];
+      lines.push(["hl-tip-cell", [[role, token]]]);
+      lines.push(["hl-tip-place", fill(strings.position, { position: position + 1 })]);
+    }
+    if (query !== null && map.predicted_tokens) {
+      const predicted = visible(map.predicted_tokens[place.query]);
+      lines.push(["hl-tip-reads", fill(strings.reads_predicts, { read: query, predicted })]);
+    }
+    lines.push(["hl-tip-place", `${this.title(map)} · ${this.placeText(map, layer, head)}`]);
+    return lines;
+  }
+
+  write(parent, lines) {
+    parent.replaceChildren();
+    for (const [className, content] of lines) {
+      const line = element("span", className, parent);
+      if (typeof content === "string") line.textContent = content;
+      else for (const [role, text] of content) element("span", role, line).textContent = text;
+    }
+  }
+
+  plain(lines) {
+    return lines.map(([, content]) => (typeof content === "string" ? content : content.map(([, text]) => text).join(""))).join(", ");
+  }
+
+  writeReadout() {
+    const place = this.pin ?? this.hover;
+    if (this.explained) this.readout.textContent = this.explained;
+    else if (!place) this.readout.textContent = this.data.strings.hint;
+    else {
+      this.write(this.readout, this.describe(place));
+      if (this.pin) element("span", "hl-pinned", this.readout).textContent = this.data.strings.pinned;
+    }
+  }
+
+  say(text) {
+    this.live.textContent = text;
+  }
+
+  // ---- choosing
+
+  activate(panel) {
+    if (this.active === panel.map.key) return;
+    this.active = panel.map.key;
+    this.writeState();
+    this.drawStrip();
+    this.drawTable();
+    this.send();
+  }
+
+  choose(panel, layer, head) {
+    this.active = panel.map.key;
+    panel.layer = layer;
+    panel.head = head;
+    this.explained = null;
+    this.drawPanel(panel);
+    this.writeState();
+    this.drawOverlays();
+    this.drawStrip();
+    this.drawTable();
+    this.say(`${this.title(panel.map)}, ${this.placeText(panel.map, layer, head)}`);
+    this.send();
+  }
+
+  togglePin(place) {
+    const same = this.pin && this.pin.map === place.map && this.pin.query === place.query && this.pin.key === place.key;
+    this.setPin(same ? null : place);
+  }
+
+  setPin(place) {
+    this.pin = place;
+    this.drawOverlays();
+    if (place) this.say(`${this.data.strings.pinned}: ${this.plain(this.describe(place))}`);
+    else this.say(this.data.strings.unpinned);
+    this.send();
+  }
+
+  onKey(event, panel) {
+    const { map } = panel;
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    const step = steps[event.key];
+    if (step && !event.altKey && !event.ctrlKey && !event.metaKey) {
+      event.preventDefault();
+      if (event.shiftKey) {
+        const { cursor } = panel;
+        cursor.query = Math.min(map.queries - 1, Math.max(0, cursor.query + step[0]));
+        cursor.key = Math.min(map.keys - 1, Math.max(0, cursor.key + step[1]));
+        this.setHover({ map: map.key, ...cursor });
+        this.say(this.plain(this.describe(this.hover)));
+      } else {
+        const layer = Math.min(map.layers - 1, Math.max(0, panel.layer + step[0]));
+        const column = Math.min(map.heads + 1, Math.max(0, columnOf(map, panel.head) + step[1]));
+        this.choose(panel, layer, headAt(map, column));
+      }
+    } else if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      const place = this.hover?.map === map.key ? this.hover : { map: map.key, ...panel.cursor };
+      this.togglePin({ map: place.map, query: place.query ?? null, key: place.key ?? null });
+    } else if (event.key === "Escape") {
+      this.hover = null;
+      if (this.pin) this.setPin(null);
+      else this.drawOverlays();
+    }
+  }
+
+  // ---- pointing
+
+  locate(panel, event) {
+    const { figure, map } = panel;
+    const box = panel.overlay.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const key = Math.floor((x - figure.left) / figure.cell);
+    const query = Math.floor((y - figure.top) / figure.cell);
+    const inRows = query >= 0 && query < map.queries;
+    const inColumns = key >= 0 && key < map.keys;
+    if (inRows && inColumns) return { query, key };
+    if (inRows) return { query, key: null };
+    if (inColumns && y < figure.top) return { query: null, key };
+    return null;
+  }
+
+  setHover(place, event) {
+    const changed = JSON.stringify(place) !== JSON.stringify(this.hover);
+    this.hover = place;
+    if (place && place.query !== null && place.key !== null) {
+      Object.assign(this.panel(place.map).cursor, { query: place.query, key: place.key });
+    }
+    if (changed) {
+      this.explained = null;
+      this.drawOverlays();
+    }
+    this.placeTooltip(event, place && event && this.describe(place));
+  }
+
+  placeTooltip(event, lines) {
+    if (!lines) {
+      this.tooltip.hidden = true;
+      return;
+    }
+    this.write(this.tooltip, lines);
+    this.tooltip.hidden = false;
+    const box = this.root.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const { offsetWidth, offsetHeight } = this.tooltip;
+    const goesLeft = x + 16 + offsetWidth > box.width;
+    const goesUp = event.clientY + 16 + offsetHeight > window.innerHeight;
+    this.tooltip.style.left = `${Math.max(0, goesLeft ? x - 12 - offsetWidth : x + 16)}px`;
+    this.tooltip.style.top = `${goesUp ? y - 12 - offsetHeight : y + 16}px`;
+  }
+
+  // Rows and columns of `panel` that show a token of `place`: positions on the source or the target side.
+  lit(panel, place) {
+    const rows = new Set();
+    const columns = new Set();
+    if (place) {
+      const { map } = this.panel(place.map);
+      const tokens = [[map.query_side, place.query], [map.key_side, place.key]];
+      for (const [side, position] of tokens) {
+        if (position == null) continue;
+        const own = map.key === panel.map.key;
+        if (own ? position === place.query && side === map.query_side : side === panel.map.query_side) rows.add(position);
+        if (own ? position === place.key && side === map.key_side : side === panel.map.key_side) columns.add(position);
+      }
+      if (map.key === panel.map.key) {
+        rows.clear();
+        columns.clear();
+        if (place.query != null) rows.add(place.query);
+        if (place.key != null) columns.add(place.key);
+      }
+    }
+    return { rows: [...rows], columns: [...columns] };
+  }
+
+  // ---- drawing
+
+  focused() {
+    if (this.enlarged !== undefined) return this.panel(this.enlarged) ? this.enlarged : null;
+    const most = Math.max(...this.panels.map(({ map }) => Math.max(map.queries, map.keys)));
+    return most > FOCUS_FROM_TOKENS && this.panels.length > 1 ? this.panels.at(-1).map.key : null;
+  }
+
+  refresh() {
+    if (!this.data || !this.root.clientWidth) return;
+    const theme = readTheme(this.root);
+    const layoutKey = [theme.key, this.root.clientWidth, this.focused(), window.innerHeight].join("|");
+    if (layoutKey !== this.themeKey) {
+      this.theme = theme;
+      this.themeKey = layoutKey;
+      this.root.style.setProperty("--hl-query", theme.query);
+      this.root.style.setProperty("--hl-key", theme.key_);
+      this.layOut();
+      for (const panel of this.panels) this.drawMosaicImage(panel);
+      this.drawLegend();
+    }
+    for (const panel of this.panels) this.drawPanel(panel);
+    this.writeState();
+    this.drawOverlays();
+    this.drawStrip();
+    this.drawTable();
+  }
+
+  layOut() {
+    const { unit } = this.theme;
+    const width = this.root.clientWidth;
+    const gap = 20 * unit;
+    const hasStrip = this.data.causal !== null;
+    const chrome = (58 + 34 + (hasStrip ? 124 : 0)) * unit;
+    const height = Math.max(420 * unit, this.data.height - chrome);
+    const focused = this.focused();
+    const heads = 56 * unit;
+    const count = this.panels.length;
+    const size = (panel, w, h, beside) => {
+      Object.assign(panel, { width: Math.floor(w), height: Math.floor(h), beside });
+      panel.body.classList.toggle("hl-beside", beside);
+    };
+    this.grid.style.gap = `${12 * unit}px ${gap}px`;
+    if (width < 860 * unit) {
+      this.mode = "stacked";
+      this.grid.style.gridTemplateColumns = "minmax(0, 1fr)";
+      const beside = width >= 560 * unit;
+      for (const panel of this.panels) size(panel, width, Math.min(width * (beside ? 0.62 : 1.4), 900 * unit), beside);
+    } else if (focused && count > 1) {
+      this.mode = "focused";
+      const side = Math.floor((width - gap) * 0.36);
+      const rest = (height - (count - 2) * 12 * unit) / (count - 1) - heads;
+      this.grid.style.gridTemplateColumns = `${Math.floor(width - gap - side)}px ${side}px`;
+      for (const panel of this.panels) {
+        if (panel.map.key === focused) size(panel, width - gap - side, height - heads, true);
+        else size(panel, side, rest, true);
+      }
+    } else {
+      this.mode = "equal";
+      const each = (width - gap * (count - 1)) / count;
+      this.grid.style.gridTemplateColumns = `repeat(${count}, minmax(0, 1fr))`;
+      for (const panel of this.panels) size(panel, each, height - heads, count === 1);
+    }
+    this.root.dataset.mode = this.mode;
+    let row = 1;
+    for (const panel of this.panels) {
+      const isFocus = this.mode === "focused" && panel.map.key === focused;
+      panel.section.style.gridColumn = this.mode === "focused" ? (isFocus ? "1" : "2") : "auto";
+      panel.section.style.gridRow = this.mode === "focused" ? (isFocus ? `1 / span ${count - 1}` : String(row++)) : "auto";
+      panel.enlarge.hidden = this.mode === "stacked" || count < 2;
+      const name = isFocus ? "shrink" : "enlarge";
+      panel.enlarge.textContent = isFocus ? "⤡" : "⤢";
+      panel.enlarge.title = this.data.strings[name];
+      panel.enlarge.setAttribute("aria-label", `${this.data.strings[name]}: ${this.title(panel.map)}`);
+    }
+    for (const panel of this.panels) this.layOutMosaic(panel);
+    if (this.mode === "equal") {
+      const tallest = Math.max(...this.panels.map((panel) => panel.tiles.height));
+      for (const panel of this.panels) panel.tiles.boxHeight = tallest;
+    }
+  }
+
+  layOutMosaic(panel) {
+    const { map } = panel;
+    const { unit, size, font } = this.theme;
+    const strings = this.data.strings;
+    const summaryWidth = (name) => Math.ceil(textWidth(strings[name], size, font)) + 6;
+    const [meanWidth, maxWidth] = [summaryWidth("mean"), summaryWidth("max")];
+    const labels = Math.ceil(textWidth(`L${map.layers}`, size, font)) + 6;
+    const header = size + 6;
+    const room = panel.beside ? Math.max(panel.width * 0.36, 150 * unit) : panel.width;
+    const tall = panel.beside ? panel.height : panel.height * 0.3;
+    const apart = 8 * unit;
+    const fit = (room - labels - apart - meanWidth - maxWidth) / map.heads;
+    const high = (tall - header) / map.layers;
+    const tile = Math.floor(Math.max(10 * unit, Math.min(fit, high, 56 * unit)));
+    const columns = [];
+    for (let h = 0; h < map.heads; h++) columns.push(labels + h * tile);
+    const summaries = labels + map.heads * tile + apart;
+    const [meanColumn, maxColumn] = [Math.max(tile, meanWidth), Math.max(tile, maxWidth)];
+    columns.push(summaries + (meanColumn - tile) / 2, summaries + meanColumn + (maxColumn - tile) / 2);
+    const pad = tile >= 18 ? 3 : 2;
+    const inner = tile - pad;
+    const long = Math.max(map.queries, map.keys);
+    panel.tiles = {
+      tile, pad, columns, labels, header, summaries, meanColumn,
+      width: summaries + meanColumn + maxColumn + 2,
+      height: header + map.layers * tile + 2,
+      tileWidth: Math.max(2, (inner * map.keys) / long),
+      tileHeight: Math.max(2, (inner * map.queries) / long),
+    };
+    panel.tiles.boxHeight = panel.tiles.height;
+  }
+
+  // Each pixel of a thumbnail shows the largest weight beneath it, so that a single strong cell stays visible.
+  drawMosaicImage(panel) {
+    const { map, tiles } = panel;
+    const { theme } = this;
+    const scale = devicePixelRatio;
+    const image = document.createElement("canvas");
+    const context = sizeCanvas(image, tiles.width, tiles.height, scale);
+    const [w, h] = [Math.max(1, Math.round(tiles.tileWidth * scale)), Math.max(1, Math.round(tiles.tileHeight * scale))];
+    const spans = (pixels, cells) =>
+      Array.from({ length: pixels }, (_, i) => {
+        const from = Math.floor((i * cells) / pixels);
+        return [from, cells <= pixels ? from + 1 : Math.max(from + 1, Math.floor(((i + 1) * cells) / pixels))];
+      });
+    const [rows, columns] = [spans(h, map.queries), spans(w, map.keys)];
+    const thumbnail = new ImageData(w, h);
+    const pixels = new Uint32Array(thumbnail.data.buffer);
+    for (let layer = 0; layer < map.layers; layer++) {
+      for (let column = 0; column < map.heads + 2; column++) {
+        const weights = headWeights(map, layer, headAt(map, column));
+        const most = this.data.scale === "unit" ? FIXED_POINT : largest(weights);
+        let at = 0;
+        for (const [q0, q1] of rows) {
+          for (const [k0, k1] of columns) {
+            let top = -1;
+            for (let q = q0; q < q1; q++) {
+              for (let cell = q * map.keys + k0; cell < q * map.keys + k1; cell++) {
+                if (map.mask[cell] && weights[cell] > top) top = weights[cell];
+              }
+            }
+            pixels[at++] = top < 0 ? theme.absent32 : theme.ramp32[Math.min(255, Math.round((255 * top) / most))];
+          }
+        }
+        const x = Math.round((tiles.columns[column] + (tiles.tile - tiles.tileWidth) / 2) * scale);
+        const y = Math.round((tiles.header + layer * tiles.tile + (tiles.tile - tiles.tileHeight) / 2) * scale);
+        context.putImageData(thumbnail, x, y);
+        context.strokeStyle = theme.line;
+        context.lineWidth = 1 / scale;
+        context.strokeRect((x - 0.5) / scale, (y - 0.5) / scale, (w + 1) / scale, (h + 1) / scale);
+      }
+    }
+    const { size } = theme;
+    const write = (text, x, y, align) => paint(context, [{ kind: "text", x, y, text, size, align, fill: theme.quiet }], theme, scale);
+    const every = Math.max(1, Math.ceil((textWidth(`H${map.heads}`, size, theme.font) + 2) / tiles.tile));
+    for (let head = 0; head < map.heads; head += every) {
+      write(`H${head + 1}`, tiles.columns[head] + tiles.tile / 2, tiles.header / 2, "center");
+    }
+    write(this.data.strings.mean, tiles.columns[map.heads] + tiles.tile / 2, tiles.header / 2, "center");
+    write(this.data.strings.max, tiles.columns[map.heads + 1] + tiles.tile / 2, tiles.header / 2, "center");
+    const everyLayer = Math.max(1, Math.ceil((size + 1) / tiles.tile));
+    for (let layer = 0; layer < map.layers; layer += everyLayer) {
+      write(`L${layer + 1}`, tiles.labels - 5, tiles.header + (layer + 0.5) * tiles.tile, "right");
+    }
+    panel.mosaicImage = image;
+  }
+
+  drawMosaic(panel) {
+    const { tiles, map } = panel;
+    const { theme } = this;
+    const scale = devicePixelRatio;
+    const context = sizeCanvas(panel.mosaic, tiles.width, tiles.height, scale);
+    context.drawImage(panel.mosaicImage, 0, 0, tiles.width, tiles.height);
+    const outline = (layer, head, thick, colour) => {
+      context.strokeStyle = colour;
+      context.lineWidth = thick;
+      context.strokeRect(
+        tiles.columns[columnOf(map, head)] + thick / 2,
+        tiles.header + layer * tiles.tile + thick / 2,
+        tiles.tile - thick,
+        tiles.tile - thick,
+      );
+    };
+    if (panel.tile) outline(panel.tile.layer, panel.tile.head, 1.5, theme.quiet);
+    outline(panel.layer, panel.head, 2.5, theme.ink);
+  }
+
+  locateTile(panel, event) {
+    const { tiles, map } = panel;
+    const box = panel.mosaic.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const layer = Math.floor((y - tiles.header) / tiles.tile);
+    const column = tiles.columns.findIndex((start) => x >= start && x < start + tiles.tile);
+    return layer >= 0 && layer < map.layers && column >= 0 ? { layer, head: headAt(map, column) } : null;
+  }
+
+  setTile(panel, tile) {
+    if (JSON.stringify(tile) === JSON.stringify(panel.tile ?? null)) return;
+    panel.tile = tile;
+    this.drawMosaic(panel);
+  }
+
+  drawPanel(panel) {
+    const { map, layer, head, tiles } = panel;
+    const { theme } = this;
+    const { unit } = theme;
+    const room = panel.beside
+      ? { width: panel.width - tiles.width - 16 * unit, height: panel.height }
+      : { width: panel.width, height: panel.height - tiles.boxHeight - 10 * unit };
+    const figure = largeFigure(map, layer, head, this.data.scale, theme, this.data.strings, { room, snap: devicePixelRatio });
+    panel.figure = figure;
+    panel.mosaicBox.style.height = panel.beside ? "auto" : `${tiles.boxHeight}px`;
+    panel.mosaicBox.style.maxHeight = `${panel.height}px`;
+    panel.largeBox.style.width = `${Math.ceil(figure.width)}px`;
+    panel.largeBox.style.height = `${Math.ceil(figure.height)}px`;
+    const context = sizeCanvas(panel.base, figure.width, figure.height, devicePixelRatio);
+    paint(context, figure.shapes, theme, devicePixelRatio);
+    panel.overlay.dataset.left = String(figure.left);
+    panel.overlay.dataset.top = String(figure.top);
+    panel.overlay.dataset.cell = String(figure.cell);
+    this.drawMosaic(panel);
+    const place = this.placeText(map, layer, head);
+    const top = this.data.scale === "head" ? ` · ${fill(this.data.strings.up_to, { max: formatWeight(figure.most / FIXED_POINT) })}` : "";
+    panel.place.textContent = place + top;
+    panel.body.setAttribute("aria-label", fill(this.data.strings.panel_label, { title: this.title(map), place }));
+    this.drawBadges(panel);
+  }
+
+  drawBadges(panel) {
+    const { map, layer, head } = panel;
+    const strings = this.data.strings;
+    const badges = [];
+    const sink = typeof head === "number" ? map.sinks[layer][head] : null;
+    if (sink) {
+      const values = { token: visible(map.key_tokens[sink.key]), share: formatShare(sink.share), position: sink.key + 1 };
+      badges.push([fill(strings.sink, values), fill(strings.sink_why, values), "sink"]);
+    }
+    if (map.token_keys > map.d_k) {
+      const values = { keys: map.token_keys, d_k: map.d_k };
+      badges.push([fill(strings.many_keys, values), fill(strings.many_keys_why, values), "keys"]);
+    }
+    const text = JSON.stringify(badges);
+    if (panel.badgeText === text) return;
+    panel.badgeText = text;
+    panel.badges.replaceChildren();
+    for (const [label, why, name] of badges) {
+      const badge = element("button", "hl-badge", panel.badges, { type: "button", title: why, "data-badge": name });
+      badge.textContent = label;
+      badge.setAttribute("aria-label", `${label}. ${why}`);
+      badge.onclick = badge.onpointerenter = badge.onfocus = () => {
+        this.explained = why;
+        this.writeReadout();
+      };
+      badge.onpointerleave = badge.onblur = () => {
+        this.explained = null;
+        this.writeReadout();
+      };
+    }
+  }
+
+  drawOverlays() {
+    const place = this.pin ?? this.hover;
+    for (const panel of this.panels) {
+      const { figure, map } = panel;
+      if (!figure) continue;
+      const { rows, columns } = this.lit(panel, place);
+      const context = sizeCanvas(panel.overlay, figure.width, figure.height, devicePixelRatio);
+      const { left, top, cell } = figure;
+      const [right, bottom] = [left + map.keys * cell, top + map.queries * cell];
+      const band = (x, y, w, h, colour) => {
+        context.fillStyle = colour;
+        context.globalAlpha = 0.16;
+        context.fillRect(x, y, w, h);
+        context.globalAlpha = 1;
+        context.strokeStyle = colour;
+        context.lineWidth = 1.5;
+        context.strokeRect(x, y, w, h);
+      };
+      for (const k of columns) band(left + k * cell, top, cell, bottom - top, KEY);
+      for (const q of rows) band(left, top + q * cell, right - left, cell, QUERY);
+      for (const k of columns) this.drawKeyLabel(context, panel, k);
+      for (const q of rows) this.drawQueryLabel(context, panel, q);
+      if (place?.map === map.key && place.query != null && place.key != null) {
+        context.strokeStyle = this.theme.ink;
+        context.lineWidth = this.pin ? 3 : 2;
+        context.strokeRect(left + place.key * cell - 1, top + place.query * cell - 1, cell + 2, cell + 2);
+      }
+      panel.section.dataset.rows = rows.join(" ");
+      panel.section.dataset.columns = columns.join(" ");
+    }
+    this.writeState();
+    this.writeReadout();
+    this.drawStripMark(place);
+  }
+
+  // The label of a lit token, whole and bold, on a pill: also where labels are left out or shortened.
+  drawQueryLabel(context, panel, q) {
+    const { figure, map } = panel;
+    const { theme } = this;
+    const pill = (shape) => {
+      const width = textWidth(shape.text, shape.size, theme.font, 700) + 8;
+      if (shape.align === "right") shape.x = Math.max(shape.x, width - 4);
+      else shape.x = Math.min(shape.x, figure.width - width + 4);
+      context.fillStyle = theme.paper;
+      context.fillRect(shape.align === "right" ? shape.x - width + 4 : shape.x - 4, shape.y - shape.size * 0.65, width, shape.size * 1.3);
+      paint(context, [shape], theme, devicePixelRatio);
+    };
+    pill(figure.queryLabel(q, visible(map.query_tokens[q]), 700));
+    if (map.predicted_tokens) pill(figure.predictedLabel(q, visible(map.predicted_tokens[q]), 700));
+  }
+
+  drawKeyLabel(context, panel, k) {
+    const { figure, map } = panel;
+    const { theme } = this;
+    const token = visible(map.key_tokens[k]);
+    const stacked = stackable(token) && [...token].length * theme.size * 1.08 <= figure.top;
+    const shapes = figure.keyLabel(k, stacked ? [...token] : shorten(token, stackable(token) ? 0 : figure.top / Math.sin((figure.turn * Math.PI) / 180), theme.size, theme.font), 700);
+    for (const shape of shapes) {
+      const width = textWidth(shape.text, shape.size, theme.font, 700);
+      context.save();
+      context.translate(shape.x, shape.y);
+      if (shape.turn) context.rotate((shape.turn * Math.PI) / 180);
+      context.fillStyle = theme.paper;
+      context.fillRect(shape.align === "center" ? -width / 2 - 2 : -2, -shape.size * 0.62, width + 4, shape.size * 1.24);
+      context.restore();
+    }
+    paint(context, shapes, theme, devicePixelRatio);
+  }
+
+  drawLegend() {
+    const { theme } = this;
+    const [width, height] = [110 * theme.unit, theme.size];
+    const context = sizeCanvas(this.bar, width, height, devicePixelRatio);
+    theme.ramp.forEach((colour, i) => {
+      context.fillStyle = colour;
+      context.fillRect((i * width) / 256, 0, width / 256 + 1, height);
+    });
+    context.strokeStyle = theme.line;
+    context.strokeRect(0.5, 0.5, width - 1, height - 1);
+    const swatch = sizeCanvas(this.swatch, theme.size * 1.5, theme.size, devicePixelRatio);
+    paint(swatch, [{ kind: "hatch", x: 0, y: 0, width: theme.size * 1.5, height }], theme, devicePixelRatio);
+    swatch.strokeStyle = theme.line;
+    swatch.strokeRect(0.5, 0.5, theme.size * 1.5 - 1, height - 1);
+  }
+
+  // What a test or a style can see of the state.
+  writeState() {
+    const panel = this.panel(this.active);
+    if (!panel) return;
+    const place = this.pin ?? this.hover;
+    const name = (at) => (at ? [at.map, at.query ?? "", at.key ?? ""].join(":") : "");
+    Object.assign(this.root.dataset, {
+      map: this.active,
+      layer: String(panel.layer),
+      head: String(panel.head),
+      lit: name(place),
+      pinned: name(this.pin),
+      hash: this.data.hash,
+    });
+    for (const each of this.panels) {
+      each.section.classList.toggle("hl-active", each === panel);
+      each.section.dataset.layer = String(each.layer);
+      each.section.dataset.head = String(each.head);
+    }
+  }
+
+  // ---- the causal strip
+
+  causalState() {
+    const { causal } = this.data;
+    const panel = this.panel(this.active);
+    if (typeof panel.head !== "number") return "summary";
+    const mine = causal.map === panel.map.key && causal.layer === panel.layer && causal.head === panel.head;
+    return mine && causal.tokens?.length ? "ready" : "computing";
+  }
+
+  drawStrip() {
+    const { causal, strings } = this.data;
+    this.strip.hidden = causal === null;
+    if (causal === null || !this.panel(this.active)) return;
+    const { theme } = this;
+    const { unit, size } = theme;
+    const state = this.causalState();
+    this.strip.dataset.state = state;
+    this.stripTitle.textContent = strings[causal.mode === "uniform" ? "causal_uniform" : "causal_zero"];
+    const panel = this.panel(this.active);
+    const place = `${this.title(panel.map)} · ${this.placeText(panel.map, panel.layer, panel.head)}`;
+    if (state !== "ready") {
+      this.stripNumber.textContent = "";
+      this.stripDetail.textContent = state === "summary" ? strings.causal_summary : strings.causal_computing;
+      this.stripGeometry = null;
+    } else {
+      const mean = causal.delta.reduce((sum, change) => sum + change, 0) / causal.delta.length;
+      const worst = causal.delta.reduce((best, change, i) => (Math.abs(change) > Math.abs(causal.delta[best]) ? i : best), 0);
+      this.stripNumber.textContent = fill(strings.causal_mean, { mean: formatChange(mean) });
+      this.stripDetail.textContent = fill(strings.causal_largest, {
+        token: visible(causal.tokens[worst]),
+        before: formatWeight(causal.before[worst]),
+        after: formatWeight(causal.after[worst]),
+      });
+    }
+    const words = this.mode === "stacked" ? 0 : 270 * unit;
+    const width = this.root.clientWidth - words - 8;
+    const labels = size * 1.5;
+    const height = 108 * unit;
+    const context = sizeCanvas(this.stripCanvas, width, height, devicePixelRatio);
+    if (state !== "ready") return;
+    const axis = size * 3.2;
+    const count = causal.tokens.length;
+    const step = Math.min((width - axis) / count, 72 * unit);
+    const plot = height - labels - 6;
+    const middle = 3 + plot / 2;
+    const most = [0.05, 0.1, 0.2, 0.5, 1].find((limit) => causal.delta.every((change) => Math.abs(change) <= limit)) ?? 1;
+    const shapes = [
+      { kind: "text", x: axis - 6, y: 3 + size / 2, text: `+${most}`, size, align: "right", fill: theme.quiet },
+      { kind: "text", x: axis - 6, y: middle, text: "0", size, align: "right", fill: theme.quiet },
+      { kind: "text", x: axis - 6, y: 3 + plot - size / 2, text: `−${most}`, size, align: "right", fill: theme.quiet },
+      { kind: "rect", x: axis, y: middle - 0.5, width: step * count, height: 1, fill: theme.quiet },
+    ];
+    const widest = Math.max(...causal.tokens.map((token) => textWidth(visible(token), size, theme.font)));
+    const every = Math.max(1, Math.ceil(Math.min(widest + 4, 64 * unit) / step));
+    causal.delta.forEach((change, i) => {
+      const x = axis + i * step;
+      const tall = Math.max(1, (Math.abs(change) / most) * (plot / 2));
+      shapes.push({ kind: "rect", x: x + step * 0.15, y: change < 0 ? middle : middle - tall, width: step * 0.7, height: tall, fill: theme.ink });
+      if (step >= 3.4 * size) {
+        const y = change < 0 ? middle - size * 0.6 : middle + size * 0.7;
+        shapes.push({ kind: "text", x: x + step / 2, y, text: formatChange(change), size, align: "center", fill: theme.quiet });
+      }
+      if (i % every === 0) {
+        const text = shorten(visible(causal.tokens[i]), Math.max(step * every - 2, size), size, theme.font);
+        shapes.push({ kind: "text", x: x + step / 2, y: height - labels / 2, text, size, align: "center", fill: theme.ink });
+      }
+    });
+    paint(context, shapes, theme, devicePixelRatio);
+    this.stripGeometry = { axis, step, count, plot, height };
+    const summary = `${place}. ${this.stripTitle.textContent}. ${this.stripNumber.textContent}. ${this.stripDetail.textContent}`;
+    this.stripCanvas.setAttribute("aria-label", summary);
+    this.stripImage = context.getImageData(0, 0, this.stripCanvas.width, this.stripCanvas.height);
+    this.drawStripMark(this.pin ?? this.hover);
+  }
+
+  targetPosition(place) {
+    if (!place) return null;
+    const { map } = this.panel(place.map);
+    return map.predicted_tokens ? place.query : null;
+  }
+
+  drawStripMark(place) {
+    if (this.data.causal === null || !this.stripGeometry || this.strip.dataset.state !== "ready") return;
+    const { axis, step, count, height } = this.stripGeometry;
+    const context = this.stripCanvas.getContext("2d");
+    context.putImageData(this.stripImage, 0, 0);
+    const position = this.targetPosition(place);
+    if (position == null || position >= count || this.data.view !== "tokens") return;
+    context.strokeStyle = QUERY;
+    context.lineWidth = 1.5;
+    context.strokeRect(axis + position * step, 1, step, height - 2);
+  }
+
+  pointStrip(event) {
+    const geometry = this.stripGeometry;
+    if (!geometry) return;
+    const box = this.stripCanvas.getBoundingClientRect();
+    const i = Math.floor((event.clientX - box.left - geometry.axis) / geometry.step);
+    const { causal, strings } = this.data;
+    if (i < 0 || i >= geometry.count) {
+      this.setHover(null);
+      return;
+    }
+    const panel = this.panels.find(({ map }) => map.predicted_tokens && i < map.queries);
+    if (panel && this.data.view === "tokens") this.setHover({ map: panel.map.key, query: i, key: null });
+    this.placeTooltip(event, [
+      ["hl-tip-number", formatChange(causal.delta[i])],
+      ["hl-tip-cell", visible(causal.tokens[i])],
+      ["hl-tip-place", fill(strings.causal_change, { before: formatWeight(causal.before[i]), after: formatWeight(causal.after[i]) })],
+    ]);
+  }
+
+  // ---- table and downloads
+
+  drawTable() {
+    this.tableButton.setAttribute("aria-pressed", String(this.tableOpen));
+    this.table.hidden = !this.tableOpen;
+    const panel = this.panel(this.active);
+    const wanted = this.tableOpen && panel ? [this.data.hash, this.active, panel.layer, panel.head, this.text].join("|") : "";
+    if (wanted === this.tableText) return;
+    this.tableText = wanted;
+    this.table.replaceChildren();
+    if (!wanted) return;
+    const { map, layer, head } = panel;
+    const strings = this.data.strings;
+    this.table.tabIndex = 0;
+    const table = element("table", "", this.table);
+    const caption = `${this.title(map)}, ${this.placeText(map, layer, head)}. ${strings.rows}; ${strings.columns}.`;
+    element("caption", "", table).textContent = caption;
+    const top = element("tr", "", element("thead", "", table));
+    element("th", "", top, { scope: "col" }).textContent = strings.query_column;
+    if (map.predicted_tokens) element("th", "", top, { scope: "col" }).textContent = strings.predicts;
+    for (const token of map.key_tokens) element("th", "hl-key", top, { scope: "col" }).textContent = visible(token);
+    const body = element("tbody", "", table);
+    const weights = headWeights(map, layer, head);
+    for (let q = 0; q < map.queries; q++) {
+      const row = element("tr", "", body);
+      element("th", "hl-query", row, { scope: "row" }).textContent = visible(map.query_tokens[q]);
+      if (map.predicted_tokens) element("td", "", row).textContent = visible(map.predicted_tokens[q]);
+      for (let k = 0; k < map.keys; k++) {
+        const cell = q * map.keys + k;
+        element("td", "", row).textContent = map.mask[cell] ? (weights[cell] / FIXED_POINT).toFixed(3) : strings.masked_short;
+      }
+    }
+  }
+
+  exportFigure(panel) {
+    const { map, layer, head } = panel;
+    const { theme } = this;
+    const strings = this.data.strings;
+    const { size } = theme;
+    const cell = Math.max(size * 1.5, Math.min(48, 640 / Math.max(map.queries, map.keys)));
+    const large = largeFigure(map, layer, head, this.data.scale, theme, strings, { room: {}, cell });
+    const title = `${this.title(map)} · ${this.placeText(map, layer, head)}`;
+    const most = this.data.scale === "unit" ? "1" : formatWeight(large.most / FIXED_POINT);
+    const shapes = [{ kind: "text", x: 16, y: 22, text: title, size: size * 1.35, weight: 600, fill: theme.ink }];
+    const lines = [[strings.rows, theme.query], [strings.columns, theme.key_]];
+    let width = Math.max(large.width, textWidth(title, size * 1.35, theme.font, 600));
+    lines.forEach(([text, colour], i) => {
+      shapes.push({ kind: "text", x: 16, y: 44 + i * size * 1.4, text, size, fill: colour });
+      width = Math.max(width, textWidth(text, size, theme.font));
+    });
+    const from = 44 + lines.length * size * 1.4 + 6;
+    for (const shape of large.shapes) shapes.push({ ...shape, x: shape.x + 16, y: shape.y + from });
+    const foot = from + large.height + 16;
+    let x = 16;
+    const say = (text, fillColour = theme.ink) => {
+      shapes.push({ kind: "text", x, y: foot + size / 2, text, size, fill: fillColour });
+      x += textWidth(text, size, theme.font) + 6;
+    };
+    say(strings.weight);
+    say("0");
+    for (let i = 0; i < 64; i++) shapes.push({ kind: "rect", x: x + i * 1.75, y: foot, width: 1.8, height: size, fill: theme.ramp[Math.round((i * 255) / 63)] });
+    shapes.push({ kind: "frame", x, y: foot, width: 112, height: size, stroke: theme.line, thick: 1 });
+    x += 118;
+    say(this.data.scale === "unit" ? most : `${most} (${strings.head_maximum})`);
+    if (map.mask.includes(0)) {
+      x += 14;
+      shapes.push({ kind: "hatch", x, y: foot, width: size * 1.5, height: size });
+      shapes.push({ kind: "frame", x, y: foot, width: size * 1.5, height: size, stroke: theme.line, thick: 1 });
+      x += size * 1.5 + 6;
+      say(strings.masked);
+    }
+    width = Math.max(width, x - 16);
+    return { title, shapes, width: width + 32, height: foot + size + 16 };
+  }
+
+  async download(kind) {
+    const panel = this.panel(this.active);
+    if (!panel) return;
+    const figure = this.exportFigure(panel);
+    const head = typeof panel.head === "number" ? `H${panel.head + 1}` : panel.head;
+    const name = `attention-${panel.map.key}-L${panel.layer + 1}-${head}.${kind}`;
+    let blob;
+    if (kind === "svg") blob = new Blob([toSvg(figure, this.theme)], { type: "image/svg+xml" });
+    else {
+      const canvas = document.createElement("canvas");
+      const context = sizeCanvas(canvas, figure.width, figure.height, 2);
+      context.fillStyle = this.theme.paper;
+      context.fillRect(0, 0, figure.width, figure.height);
+      paint(context, figure.shapes, this.theme, 2);
+      blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+    }
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+}
+
+// `data`: the payload less its weights, with `id` and `height`; `words`: Uint16Array of all weights;
+// `callbacks.select(selection)` is told, after a pause, what is selected and pinned.
+export function mount(root, data, words, callbacks) {
+  const picture = new Picture(root, callbacks);
+  picture.update(data, words);
+  return picture;
+}
+
+function wordsOf(bytes) {
+  // Copied: the block's own start need not be at an even address. The first 16 bytes are the digest.
+  return new Uint16Array(bytes.slice(16).buffer);
+}
+
+export function mountStandalone(root, text) {
+  const data = JSON.parse(text);
+  const words = wordsOf(decodeBase64(data.weights));
+  const height = Math.max(560, window.innerHeight - root.getBoundingClientRect().top - 24);
+  return mount(root, { ...data, id: "page", height }, words, { select() {} });
+}
+
+// ---------------------------------------------------------------- Streamlit
+//
+// Two components share this module (Streamlit loads equal text once): one carries the block of weights, which its
+// message cache keeps in the browser, the other the small rest, which changes with each selection.
+
+const blocks = new Map(); // digest -> { words, holders }
+const held = new Map(); // component instance -> digest
+const pictures = new Map(); // component instance -> { picture, data }
+
+function release(key) {
+  const digest = held.get(key);
+  const block = blocks.get(digest);
+  if (block && --block.holders === 0) blocks.delete(digest);
+  held.delete(key);
+}
+
+function hold(key, bytes) {
+  const digest = Array.from(bytes.subarray(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (held.get(key) === digest) return;
+  if (!blocks.has(digest)) blocks.set(digest, { words: wordsOf(bytes), holders: 0 });
+  blocks.get(digest).holders += 1;
+  release(key);
+  held.set(key, digest);
+  for (const [instance, entry] of pictures) if (entry.data.hash === digest) show(instance);
+}
+
+function show(key) {
+  const entry = pictures.get(key);
+  const words = entry.picture?.data?.hash === entry.data.hash ? entry.picture.words : blocks.get(entry.data.hash)?.words;
+  if (!words) return;
+  if (entry.picture) entry.picture.update(entry.data, words);
+  else entry.picture = mount(entry.root, entry.data, words, { select: (selection) => entry.send("selection", selection) });
+}
+
+export default function ({ data, key, parentElement, setStateValue }) {
+  if (data instanceof Uint8Array) {
+    hold(key, data);
+    return () => release(key);
+  }
+  const entry = pictures.get(key) ?? { root: parentElement.querySelector(".hl"), picture: null };
+  entry.data = data;
+  entry.send = setStateValue;
+  pictures.set(key, entry);
+  show(key);
+  return () => {
+    entry.picture?.destroy();
+    pictures.delete(key);
+  };
+}

@@ -1,0 +1,1 @@
+"""The laboratory around the model: figures, and everything Streamlit in `lab.ui`."""

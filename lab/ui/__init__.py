@@ -1,0 +1,1 @@
+"""What needs Streamlit: shell, language, state of the address, caches and components."""
