@@ -37,7 +37,9 @@ def torch_twin(attention: MultiHeadAttention) -> nn.MultiheadAttention:
     return twin
 
 
-def call(attention: MultiHeadAttention, x: Tensor, y: Tensor, mask: Tensor | None, trace: Trace | None = None) -> Tensor:
+def call(
+    attention: MultiHeadAttention, x: Tensor, y: Tensor, mask: Tensor | None, trace: Trace | None = None
+) -> Tensor:
     keys, values = attention.keys_and_values(y)
     return attention.attend(attention.queries(x), keys, values, mask=mask, scope=Scope(trace))
 
@@ -84,12 +86,20 @@ def attend_with_gradients(attention, inputs, *, mask, bias, trace, direction):
     attention.zero_grad()
     output = attention.attend(*leaves, mask=mask, bias=bias, scope=Scope(trace))
     (output * direction).sum().backward()
-    return output.detach(), [leaf.grad for leaf in leaves], [p.grad for p in attention.output_projection.parameters()]
+    return (
+        output.detach(),
+        [leaf.grad for leaf in leaves],
+        [p.grad for p in attention.output_projection.parameters()],
+    )
 
 
 @pytest.mark.parametrize(
     ("scale", "positions", "mask_kind"),
-    list(itertools.product(("sqrt", "none", "linear"), ("plain", "rotary", "alibi"), ("none", "both", "empty_row"))),
+    list(
+        itertools.product(
+            ("sqrt", "none", "linear"), ("plain", "rotary", "alibi"), ("none", "both", "empty_row")
+        )
+    ),
 )
 def test_the_two_paths_agree_in_outputs_and_gradients(scale, positions, mask_kind):
     attention = build(scale=scale)
@@ -105,7 +115,9 @@ def test_the_two_paths_agree_in_outputs_and_gradients(scale, positions, mask_kin
         mask[0, :, 0] = False
     direction = torch.randn(B, T, D)
     fused = attend_with_gradients(attention, inputs, mask=mask, bias=bias, trace=None, direction=direction)
-    explicit = attend_with_gradients(attention, inputs, mask=mask, bias=bias, trace=Trace(), direction=direction)
+    explicit = attend_with_gradients(
+        attention, inputs, mask=mask, bias=bias, trace=Trace(), direction=direction
+    )
     torch.testing.assert_close(fused, explicit, atol=2e-5, rtol=1e-4)
 
 
