@@ -54,6 +54,7 @@ class Hypothesis:
     finished: bool
 
 
+@torch.no_grad()
 def greedy(model: StepModel, source_ids: Tensor, *, max_length: int) -> list[Hypothesis]:
     """Write the most probable token at each step.
 
@@ -68,6 +69,7 @@ def greedy(model: StepModel, source_ids: Tensor, *, max_length: int) -> list[Hyp
     return _decode_one_each(model, source_ids, max_length, lambda log_probabilities: log_probabilities.argmax(dim=-1))
 
 
+@torch.no_grad()
 def sample(
     model: StepModel,
     source_ids: Tensor,
@@ -118,6 +120,7 @@ def length_penalty(length: int, alpha: float) -> float:
     return ((5.0 + length) / 6.0) ** alpha
 
 
+@torch.no_grad()
 def beam_search(
     model: StepModel, source_ids: Tensor, *, max_length: int, beam_size: int = 4, alpha: float = 0.6
 ) -> list[list[Hypothesis]]:
@@ -159,7 +162,7 @@ def beam_search(
         vocabulary_size = log_probabilities.shape[-1]
         totals = (scores.flatten()[:, None] + log_probabilities).view(rows, beam_size * vocabulary_size)
         # Twice the beam: even if every hypothesis wants to end, there are k others to go on with.
-        top_scores, top = totals.topk(min(2 * beam_size, totals.shape[1]), dim=-1)
+        top_scores, top = totals.topk(2 * beam_size, dim=-1)
         parents, tokens = top // vocabulary_size, top % vocabulary_size
         ends = tokens == EOS
         for row, rank in ends[:, :beam_size].nonzero().tolist():
@@ -173,12 +176,7 @@ def beam_search(
                 )
         top_scores = top_scores.masked_fill(ends, -math.inf)
         going_on = top_scores.argsort(dim=-1, descending=True, stable=True)[:, :beam_size]
-        if going_on.shape[1] < beam_size:  # fewer candidates than places, with tiny vocabularies only
-            going_on = torch.cat((going_on, going_on[:, :1].expand(-1, beam_size - going_on.shape[1])), dim=1)
-            scores = top_scores.gather(1, going_on)
-            scores[:, top.shape[1] :] = -math.inf
-        else:
-            scores = top_scores.gather(1, going_on)
+        scores = top_scores.gather(1, going_on)
         parents = parents.gather(1, going_on)
         tokens = tokens.gather(1, going_on)
         written = torch.cat(
