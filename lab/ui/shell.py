@@ -1,0 +1,89 @@
+"""What surrounds every page: the list of pages, the style, and the guard of deep links."""
+
+import gc
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+
+from lab.ui.language import _, language, settle_language
+
+ROOT = Path(__file__).parents[2]
+STYLE = ROOT / "assets" / "css" / "shell.css"
+FAVICON = ROOT / "assets" / "favicon.svg"
+_ROUTED = "routed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageFile:
+    """A page.
+
+    Attributes:
+        name: Name of its file in `pages/`, and its path in the address.
+        title: What the navigation calls it.
+        icon: A Material symbol.
+    """
+
+    name: str
+    title: str
+    icon: str
+
+
+def page_files() -> list[PageFile]:
+    """The pages, in the order of the navigation; the first one opens the app."""
+    return [
+        PageFile(name="home", title=_("Home"), icon=":material/home:"),
+        PageFile(name="attention_heads", title=_("Attention heads"), icon=":material/grid_view:"),
+        PageFile(name="positional_encoding", title=_("Positional encoding"), icon=":material/waves:"),
+    ]
+
+
+def navigate() -> st.Page:
+    """Settle the language, show the navigation, and return the page that the address asks for."""
+    settle_language()
+    # A file of our own: Streamlit would fetch a Material symbol for the browser's tab from the internet.
+    st.set_page_config(page_title=_("Headlight"), page_icon=str(FAVICON), layout="wide", initial_sidebar_state=256)
+    pages = [
+        st.Page(
+            ROOT / "pages" / f"{page.name}.py",
+            title=page.title,
+            icon=page.icon,
+            url_path=page.name,
+            default=page.name == "home",
+        )
+        for page in page_files()
+        if (ROOT / "pages" / f"{page.name}.py").exists()
+    ]
+    st.session_state[_ROUTED] = True
+    return st.navigation(pages)
+
+
+def page_start() -> None:
+    """Make sure that the router runs around this page; the first call of every page.
+
+    Streamlit takes the folder `pages/` for pages of its older kind until one session has called `st.navigation`. The
+    first request after the start, if it asks for a page, therefore runs the page's file alone: then this calls
+    `st.navigation` and runs everything again.
+    """
+    if _ROUTED not in st.session_state:
+        navigate()
+        st.rerun()
+
+
+def dress() -> None:
+    """Style the app and tell the browser which language it reads; once a run."""
+    freeze_imports()
+    tag = {"zh": "zh-CN", "en": "en"}[language()]
+    st.html(
+        f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
+        f"<script>document.documentElement.lang = '{escape(tag)}'</script>",
+        unsafe_allow_javascript=True,
+    )
+
+
+@st.cache_resource(show_spinner=False)
+def freeze_imports() -> None:
+    """Take what is imported out of the garbage collection that Streamlit does after every run."""
+    gc.collect()
+    gc.freeze()
