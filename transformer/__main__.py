@@ -3,20 +3,29 @@
 An error is one sentence on stderr and exit status 2.
 """
 
+import io
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 import click
+import numpy as np
 import torch
 
+from transformer.analysis.reading import read
+from transformer.checkpoint import load
+from transformer.data.pairs import read_pairs, swap
+from transformer.files import write_atomically
 from transformer.recipe import prepare, read_recipe
 from transformer.train import Evaluated, Event, Finished, StepEnd
 from transformer.training_folder import make_shippable, recorded_events
+from transformer.translate import TooLongError, measure, translate
 
 INTERRUPTED = 130
 FOLDER = click.Path(path_type=Path)
@@ -27,6 +36,16 @@ threads_option = click.option(
     default=max(1, (os.cpu_count() or 2) - 1),
     show_default="cores minus one",
     help="Threads to compute with.",
+)
+checkpoint_option = click.option(
+    "--checkpoint", type=FOLDER, required=True, help="Folder of the trained model."
+)
+beam_option = click.option(
+    "--beam",
+    type=click.IntRange(1, 100),
+    default=4,
+    show_default=True,
+    help="Hypotheses kept while decoding; 1 takes the most probable token each time.",
 )
 
 
@@ -43,7 +62,11 @@ def cli() -> None:
 @click.option("--resume", is_flag=True, help="Go on with the training in the output folder.")
 @click.option("--ship", is_flag=True, help="At the end keep float16 weights and no training state.")
 @click.option(
-    "--log-every", type=click.IntRange(1), default=100, show_default=True, help="Steps between two lines of progress."
+    "--log-every",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Steps between two lines of progress.",
 )
 @threads_option
 def train(
@@ -75,6 +98,104 @@ def train(
         raise SystemExit(INTERRUPTED)
     if ship:
         make_shippable(prepared, output)
+
+
+@cli.command("translate")
+@checkpoint_option
+@beam_option
+@threads_option
+def translate_lines(checkpoint: Path, beam: int, threads: int) -> None:
+    """Translate each line of standard input to a line of standard output."""
+    torch.set_num_threads(threads)
+    model = load(checkpoint)
+    lines = read_lines(sys.stdin.buffer.read())
+    try:
+        translations = translate(model, lines, beam=beam)
+    except TooLongError as error:
+        raise ValueError(f"Line {error.index + 1} cannot be translated: {error}.") from error
+    sys.stdout.buffer.write("".join(f"{translation}\n" for translation in translations).encode())
+    sys.stdout.buffer.flush()
+
+
+def read_lines(content: bytes) -> list[str]:
+    """Cut standard input into lines; only a line feed ends one.
+
+    Raises:
+        ValueError: If it is not UTF-8.
+    """
+    lines = content.split(b"\n")
+    if not lines[-1]:
+        del lines[-1]
+    texts = []
+    for number, line in enumerate(lines, 1):
+        try:
+            texts.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"Line {number} of the input is not UTF-8 text.") from error
+    return texts
+
+
+@cli.command()
+@checkpoint_option
+@click.option("--source", required=True, help="Text to read.")
+@click.option("--target", help="Text to put in the decoder's mouth; by default the model writes one.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="NPZ file to write."
+)
+@threads_option
+def inspect(checkpoint: Path, source: str, target: str | None, output: Path, threads: int) -> None:
+    """Write every tensor of one forward pass under its name.
+
+    Attention arrays are heads x queries x keys. source_tokens and target_tokens label what encoder and decoder read.
+    """
+    torch.set_num_threads(threads)
+    reading = read(load(checkpoint), encodable(source), None if target is None else encodable(target))
+    arrays = {name: tensor.numpy() for name, tensor in reading.tensors.items()}
+    arrays["source_tokens"] = np.array(reading.source.tokens)
+    arrays["target_tokens"] = np.array(reading.decoder_input)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomically(output, buffer.getvalue())
+
+
+def encodable(text: str) -> str:
+    """A text from the command line.
+
+    Raises:
+        ValueError: If it came as bytes that are not UTF-8.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError("The text is not UTF-8.") from error
+    return text
+
+
+@cli.command()
+@checkpoint_option
+@click.option(
+    "--pairs", "pairs_file", type=click.Path(path_type=Path), required=True, help="Source, tab, target."
+)
+@click.option("--swap", "swapped", is_flag=True, help="The file's second column is the source.")
+@beam_option
+@threads_option
+def evaluate(checkpoint: Path, pairs_file: Path, swapped: bool, beam: int, threads: int) -> None:
+    """Translate the sources of a file of sentence pairs and print BLEU and chrF as JSON.
+
+    Several targets of one source count as its references.
+    """
+    torch.set_num_threads(threads)
+    model = load(checkpoint)
+    pairs = read_pairs(pairs_file)
+    if swapped:
+        pairs = swap(pairs)
+    try:
+        quality = measure(model, pairs, beam=beam)
+    except TooLongError as error:
+        raise ValueError(
+            f"Source {error.index + 1} of {pairs_file} cannot be translated: {error}."
+        ) from error
+    click.echo(json.dumps(asdict(quality)))
 
 
 @contextmanager

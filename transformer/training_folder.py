@@ -15,7 +15,6 @@ import torch
 
 from transformer.checkpoint import (
     METRICS,
-    SNAPSHOTS,
     SOURCE_VOCABULARY,
     TARGET_VOCABULARY,
     TRAINING_STATE,
@@ -82,7 +81,9 @@ def recorded_events(
         # Last: whoever finds a state finds everything up to its step.
         save_training_state(folder, trainer.state())
 
-    recorded_steps = set(snapshot_steps(trainer.config.steps, trainer.config.probe_count)) if prepared.probes else set()
+    recorded_steps = (
+        set(snapshot_steps(trainer.config.steps, trainer.config.probe_count)) if prepared.probes else set()
+    )
 
     def ends_step(event: Event) -> bool:
         if isinstance(event, Evaluated):
@@ -112,7 +113,10 @@ def event_record(event: Event) -> dict[str, Any]:
     The recorded attention is left out: it is in the snapshots.
     """
     fields = {"step": event.step} if isinstance(event, ProbesRecorded) else asdict(event)
-    return {"event": type(event).__name__, **{name: value for name, value in fields.items() if value is not None}}
+    return {
+        "event": type(event).__name__,
+        **{name: value for name, value in fields.items() if value is not None},
+    }
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -158,14 +162,20 @@ def _check_same_training(prepared: Prepared, folder: Path) -> None:
     before = read_config(folder).get("recipe")
     now = json.loads(json.dumps(prepared.recipe.to_dict()))
     if before != now:
-        raise ValueError(f"The training in {folder} was started with another recipe: {_difference(before, now)}.")
+        raise ValueError(
+            f"The training in {folder} was started with another recipe: {_difference(before, now)}."
+        )
     for name, vocabulary in (
         (SOURCE_VOCABULARY, prepared.source_vocabulary),
         (TARGET_VOCABULARY, prepared.target_vocabulary),
     ):
         saved = Vocabulary.load(folder, name)
-        if [saved.token(i) for i in range(len(saved))] != [vocabulary.token(i) for i in range(len(vocabulary))]:
-            raise ValueError(f"The data changed since the training in {folder} was started: {name}.json differs.")
+        if [saved.token(i) for i in range(len(saved))] != [
+            vocabulary.token(i) for i in range(len(vocabulary))
+        ]:
+            raise ValueError(
+                f"The data changed since the training in {folder} was started: {name}.json differs."
+            )
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
