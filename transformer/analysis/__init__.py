@@ -1,0 +1,1 @@
+"""What a trained model does with an input: readings, interventions and proofs, as pure functions."""
