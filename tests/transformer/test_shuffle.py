@@ -5,14 +5,7 @@ import itertools
 import pytest
 import torch
 
-from transformer.analysis.shuffle import (
-    prove_by_shuffling,
-    reversed_words,
-    shuffled_words,
-    undo_rotation,
-    without_positions,
-)
-from transformer.positions import rotate
+from transformer.analysis.shuffle import prove_by_shuffling, reversed_words, shuffled_words, without_positions
 from transformer.trace import Trace
 
 KINDS = ["sinusoidal", "learned", "rotary", "alibi", "none"]
@@ -70,13 +63,6 @@ def test_all_orders_of_a_short_sentence(make_model):
         same_place = [token for place, token in enumerate(order) if place == token]
         if len(same_place) == 4:
             assert proof.with_positions.max() < 2e-5 * proof.size_with
-
-
-def test_unrotating_is_the_inverse():
-    x = torch.randn(2, 3, 7, 8)
-    torch.testing.assert_close(
-        undo_rotation(rotate(x, 100.0, start=4), 100.0, start=4), x, atol=1e-6, rtol=1e-5
-    )
 
 
 def test_words_stay_whole_and_all_are_kept():

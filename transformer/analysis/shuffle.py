@@ -4,7 +4,7 @@ Self-attention and feed-forward networks treat all positions alike, so an encode
 for every permutation P of the tokens, f(P x) = P f(x). Each word keeps its output, wherever it stands. Here both
 sides are computed on a real model, once with its positions and once with them taken away.
 
-Legend: S source length, D model width, H heads, K head width.
+Legend: S source length, D model width.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from transformer.analysis.offsets import undo_rotation
 from transformer.model import Transformer
-from transformer.positions import rotate
 from transformer.trace import Edit, Trace
 
 
@@ -63,13 +63,6 @@ def reversed_words(words: Sequence[int]) -> tuple[int, ...]:
 def tokens_of(words: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
     """Places of the tokens when their words come in `order`."""
     return tuple(place for word in order for place, owner in enumerate(words) if owner == word)
-
-
-def undo_rotation(x: Tensor, base: float, *, start: int = 0) -> Tensor:
-    """Turn rotated queries or keys (B, H, T, K) back: the inverse of `transformer.positions.rotate`."""
-    mirror = torch.ones(x.shape[-1], dtype=x.dtype, device=x.device)
-    mirror[1::2] = -1  # turning the mirror image forwards turns the vector itself backwards
-    return rotate(x * mirror, base, start=start) * mirror
 
 
 def without_positions(model: Transformer) -> dict[str, Edit]:
