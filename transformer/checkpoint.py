@@ -100,7 +100,9 @@ def load(folder: Path) -> Checkpoint:
         try:
             digest.update((folder / name).read_bytes())
         except OSError as error:
-            raise ValueError(f"{folder} is not a checkpoint: {name} cannot be read ({error.strerror}).") from error
+            raise ValueError(
+                f"{folder} is not a checkpoint: {name} cannot be read ({error.strerror})."
+            ) from error
     config = read_config(folder)
     model_config = ModelConfig.from_dict(config["model"])
     source_vocabulary = Vocabulary.load(folder, SOURCE_VOCABULARY)
@@ -150,7 +152,9 @@ def load_weights(folder: Path, model: Transformer) -> None:
     parameters = dict(model.named_parameters())
     if tensors.keys() != parameters.keys():
         different = sorted(tensors.keys() ^ parameters.keys())
-        raise ValueError(f"{folder / WEIGHTS} does not fit the configuration: {different[0]} is missing or too many.")
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit the configuration: {different[0]} is missing or too many."
+        )
     for name, parameter in parameters.items():
         if tensors[name].shape != parameter.shape:
             raise ValueError(
@@ -241,7 +245,9 @@ class Snapshots:
         """Write both files."""
         description = {
             "steps": self.steps,
-            "probes": [{"source": p.source, "target": p.target, "predicted": p.predicted} for p in self.probes],
+            "probes": [
+                {"source": p.source, "target": p.target, "predicted": p.predicted} for p in self.probes
+            ],
         }
         write_atomically(folder / f"{SNAPSHOTS}.safetensors", safetensors.torch.save(self._tensors))
         write_atomically(folder / f"{SNAPSHOTS}.json", json.dumps(description, ensure_ascii=False).encode())
@@ -256,7 +262,9 @@ class Snapshots:
         path = folder / f"{SNAPSHOTS}.json"
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
-            probes = [ProbeText(**{key: tuple(probe[key]) for key in probe}) for probe in description["probes"]]
+            probes = [
+                ProbeText(**{key: tuple(probe[key]) for key in probe}) for probe in description["probes"]
+            ]
             snapshots = cls(probes)
             snapshots.steps = [int(step) for step in description["steps"]]
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -144,7 +144,9 @@ def require_integer(name: str, value: Any, *, low: int, high: int) -> None:
 def require_number(name: str, value: Any, *, low: float, below: float) -> None:
     """Raise ValueError unless `value` is a number in [low, below)."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < below:
-        raise ValueError(f"{name} is {value!r}; it must be a number of at least {low:g} and less than {below:g}.")
+        raise ValueError(
+            f"{name} is {value!r}; it must be a number of at least {low:g} and less than {below:g}."
+        )
 
 
 def require_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:

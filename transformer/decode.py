@@ -66,7 +66,9 @@ def greedy(model: StepModel, source_ids: Tensor, *, max_length: int) -> list[Hyp
     Returns:
         One hypothesis for each source.
     """
-    return _decode_one_each(model, source_ids, max_length, lambda log_probabilities: log_probabilities.argmax(dim=-1))
+    return _decode_one_each(
+        model, source_ids, max_length, lambda log_probabilities: log_probabilities.argmax(dim=-1)
+    )
 
 
 @torch.no_grad()

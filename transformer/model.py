@@ -110,7 +110,9 @@ class Transformer(nn.Module):
             )
         return scope("output", self.decoder_norm(x))
 
-    def decode(self, target_ids: Tensor, encoded: Tensor, source_ids: Tensor, trace: Trace | None = None) -> Tensor:
+    def decode(
+        self, target_ids: Tensor, encoded: Tensor, source_ids: Tensor, trace: Trace | None = None
+    ) -> Tensor:
         """Predict the token after each target position.
 
         Args:
@@ -123,7 +125,9 @@ class Transformer(nn.Module):
             Logits (B, T, V).
         """
         scope = Scope(trace)
-        x = self._decode(target_ids, self._memory(encoded), padding_mask(source_ids), scope=scope.within("decoder"))
+        x = self._decode(
+            target_ids, self._memory(encoded), padding_mask(source_ids), scope=scope.within("decoder")
+        )
         return scope("logits", self.output_projection(x))
 
     def forward(self, source_ids: Tensor, target_ids: Tensor, trace: Trace | None = None) -> Tensor:
@@ -145,7 +149,8 @@ class Transformer(nn.Module):
         rows = source_ids.shape[0]
         return DecoderCache(
             layers=[
-                LayerCache(rows, self.config.num_heads, capacity, self.config.d_k, like=encoded) for _ in self.decoder
+                LayerCache(rows, self.config.num_heads, capacity, self.config.d_k, like=encoded)
+                for _ in self.decoder
             ],
             memory=self._memory(encoded),
             memory_mask=padding_mask(source_ids),

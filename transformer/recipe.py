@@ -1,11 +1,11 @@
 """Recipes: everything a training needs, in one TOML file.
 
-    [data]                  task = "reverse", or train = "FILE.tsv.gz" and dev = "FILE.tsv.gz"
-    [source_vocabulary]     level, size, lowercase, min_frequency
-    [target_vocabulary]
-    [model]                 fields of `ModelConfig` but the sizes of the vocabularies
-    [training]              fields of `TrainingConfig`
-    [[probes]]              source, target
+[data]                  task = "reverse", or train = "FILE.tsv.gz" and dev = "FILE.tsv.gz"
+[source_vocabulary]     level, size, lowercase, min_frequency
+[target_vocabulary]
+[model]                 fields of `ModelConfig` but the sizes of the vocabularies
+[training]              fields of `TrainingConfig`
+[[probes]]              source, target
 """
 
 import tomllib
@@ -116,8 +116,12 @@ class Recipe:
         build(ModelConfig, {**model, "source_size": 8, "target_size": 8}, "model")
         return cls(
             data=build(DataConfig, values.get("data", {}), "data"),
-            source_vocabulary=build(VocabularyConfig, values.get("source_vocabulary", {}), "source_vocabulary"),
-            target_vocabulary=build(VocabularyConfig, values.get("target_vocabulary", {}), "target_vocabulary"),
+            source_vocabulary=build(
+                VocabularyConfig, values.get("source_vocabulary", {}), "source_vocabulary"
+            ),
+            target_vocabulary=build(
+                VocabularyConfig, values.get("target_vocabulary", {}), "target_vocabulary"
+            ),
             model=dict(model),
             training=build(TrainingConfig, values.get("training", {}), "training"),
             probes=tuple(build(ProbeConfig, probe, "probes") for probe in values.get("probes", ())),
@@ -225,9 +229,7 @@ def prepare(recipe: Recipe, folder: Path | None = None) -> Prepared:
     probes, texts = [], []
     for probe in recipe.probes:
         source, target = source_vocabulary.encode(probe.source), target_vocabulary.encode(probe.target)
-        probes.append(
-            Probe(source=torch.tensor([*source.ids, EOS]), target=torch.tensor([BOS, *target.ids]))
-        )
+        probes.append(Probe(source=torch.tensor([*source.ids, EOS]), target=torch.tensor([BOS, *target.ids])))
         texts.append(
             ProbeText(
                 source=(*source.tokens, source_vocabulary.token(EOS)),
@@ -235,7 +237,9 @@ def prepare(recipe: Recipe, folder: Path | None = None) -> Prepared:
                 predicted=(*target.tokens, target_vocabulary.token(EOS)),
             )
         )
-    trainer = Trainer(model=model, train=encode(train), dev=encode(dev), config=recipe.training, probes=probes)
+    trainer = Trainer(
+        model=model, train=encode(train), dev=encode(dev), config=recipe.training, probes=probes
+    )
     return Prepared(
         recipe=recipe,
         trainer=trainer,

@@ -87,7 +87,9 @@ class Vocabulary:
             raise ValueError("A vocabulary must not hold a token twice.")
         for left, right in self._merges:
             if not {left, right, left + right} <= self._ids.keys():
-                raise ValueError(f"The merge of {left!r} and {right!r} is not made of tokens of the vocabulary.")
+                raise ValueError(
+                    f"The merge of {left!r} and {right!r} is not made of tokens of the vocabulary."
+                )
         unknown = SPECIAL_TOKENS[UNK]
         if level == "bpe":
             model = BPE(vocab=self._ids, merges=list(self._merges), unk_token=unknown, fuse_unk=True)
@@ -147,7 +149,9 @@ class Vocabulary:
             for text in texts
             for piece, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))
         )
-        ranked = sorted((token for token in counts if counts[token] >= min_frequency), key=lambda t: (-counts[t], t))
+        ranked = sorted(
+            (token for token in counts if counts[token] >= min_frequency), key=lambda t: (-counts[t], t)
+        )
         kept = ranked[: size - len(SPECIAL_TOKENS)]
         return cls(tokens=[*SPECIAL_TOKENS, *kept], merges=(), level=level, lowercase=lowercase)
 
@@ -163,18 +167,19 @@ class Vocabulary:
         """Cut a text into tokens."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         ids, tokens, offsets, words = [], [], [], []
-        for index, (start, end) in self._read(encoding):
+        read = list(self._read(encoding))
+        next_starts = [start for _, (start, _) in read[1:]] + [len(text)]
+        for (index, (start, end)), next_start in zip(read, next_starts, strict=False):
             # The tokenizer counts the space before a token, and the space it puts before a text, to the token.
             while start < end and text[start].isspace():
                 start += 1
             if self._tokens[index] == SPACE:
                 end = start
-            while end > start and end < len(text) and unicodedata.combining(text[end]):
+            while start < end < next_start and unicodedata.combining(text[end]):
                 end += 1
             ids.append(index)
             tokens.append(text[start:end] or VISIBLE_SPACE)
-            continues = bool(offsets) and offsets[-1][1] == start < end and joined(text[start - 1], text[start])
-            words.append(0 if not words else words[-1] + (not continues))
+            words.append(word_number(text, words, offsets, start, end))
             offsets.append((start, end))
         return Encoded(
             text=text,
@@ -208,7 +213,9 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids. PAD, BOS and EOS have none; UNK is written ``⁇``."""
         silent = (PAD, BOS, EOS)
-        pieces = [UNKNOWN_TEXT if index == UNK else self._tokens[index] for index in ids if index not in silent]
+        pieces = [
+            UNKNOWN_TEXT if index == UNK else self._tokens[index] for index in ids if index not in silent
+        ]
         return "".join(pieces).replace(SPACE, " ").strip()
 
     def spell(self, ids: Sequence[int]) -> Encoded:
@@ -220,13 +227,14 @@ class Vocabulary:
         tokens, offsets, words = [], [], []
         for index in ids:
             special = index in (PAD, BOS, EOS)
-            written = "" if special else UNKNOWN_TEXT if index == UNK else self._tokens[index].replace(SPACE, " ")
+            written = (
+                "" if special else UNKNOWN_TEXT if index == UNK else self._tokens[index].replace(SPACE, " ")
+            )
             if not text:
                 written = written.lstrip()
             start, end = len(text) + len(written) - len(written.lstrip()), len(text) + len(written)
             text += written
-            continues = bool(offsets) and offsets[-1][1] == start < end and joined(text[start - 1], text[start])
-            words.append(0 if not words else words[-1] + (not (continues and start)))
+            words.append(word_number(text, words, offsets, start, end))
             tokens.append(SPECIAL_TOKENS[index] if special else text[start:end] or VISIBLE_SPACE)
             offsets.append((start, end))
         return Encoded(
@@ -296,12 +304,26 @@ def build_pre_tokenizer(level: Level) -> PreTokenizer:
     return PreTokenizers([space, Split(Regex(DROPPED_SPACE), "removed"), Split(Regex(pieces), "isolated")])
 
 
+def word_number(
+    text: str, words: Sequence[int], offsets: Sequence[tuple[int, int]], start: int, end: int
+) -> int:
+    """Number of the word that a token from `start` to `end` belongs to, after the tokens so far."""
+    if not words:
+        return 0
+    continues = 0 < start < end and offsets[-1][1] == start and joined(text[start - 1], text[start])
+    return words[-1] + (not continues)
+
+
 def joined(left: str, right: str) -> bool:
     """Whether two neighbouring characters stand in one word."""
-    return all(character in "'’" or (character.isalnum() and not is_han(character)) for character in (left, right))
+    return all(
+        character in "'’" or (character.isalnum() and not is_han(character)) for character in (left, right)
+    )
 
 
 def is_han(character: str) -> bool:
     """Whether a character is Chinese."""
     code = ord(character)
-    return 0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x323AF or code == 0x3007
+    return (
+        0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x323AF or code == 0x3007
+    )

@@ -159,7 +159,7 @@ def merge_words(attention: AttentionMap) -> AttentionMap:
     """
     query_groups, key_groups = _groups(attention.query_words), _groups(attention.key_words)
     to_queries = np.zeros((len(query_groups), len(attention.query_tokens)), dtype=np.float64)
-    attends = attention.mask.any(axis=1)
+    attends = attention.mask.any(axis=1).tolist()
     for row, group in enumerate(query_groups):
         live = [position for position in group if attends[position]]
         to_queries[row, live] = 1.0 / max(len(live), 1)
@@ -167,7 +167,7 @@ def merge_words(attention: AttentionMap) -> AttentionMap:
     for column, group in enumerate(key_groups):
         to_keys[group, column] = 1.0
     weights = to_queries @ np.where(attention.mask, attention.weights, 0.0) @ to_keys
-    mask = (to_queries > 0) @ attention.mask.astype(np.float64) @ to_keys > 0
+    mask = to_queries @ attention.mask.astype(np.float64) @ to_keys > 0
 
     def join(tokens: Sequence[str], groups: list[list[int]], separator: str = "") -> tuple[str, ...]:
         return tuple(separator.join(tokens[position] for position in group) for group in groups)

@@ -25,7 +25,9 @@ CSV_COLUMNS = (
     "masked",
 )
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
-CONTENT_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+)
 
 
 def guard_cell(text: str) -> str:

@@ -57,7 +57,7 @@ def heads_strings() -> dict[str, str]:
     return {
         "language": language(),
         "title_encoder": _("Encoder self-attention"),
-        "title_decoder": _("Decoder masked self-attention"),
+        "title_decoder": _("Decoder self-attention"),
         "title_cross": _("Cross-attention"),
         "place_head": _("layer {layer} · head {head}"),
         "place_mean": _("layer {layer} · mean over heads"),
@@ -79,9 +79,9 @@ def heads_strings() -> dict[str, str]:
         "hint": _("Point at a cell to read its weight, click to pin it. ← → walk the heads, ↑ ↓ the layers."),
         "pinned": _("pinned"),
         "unpinned": _("unpinned"),
-        "sink": _("sink: {token} {share}"),
+        "sink": _("sink: “{token}” {share}"),
         "sink_why": _(
-            "{token} (position {position}) draws on average {share} of the attention: "
+            "“{token}” (position {position}) draws on average {share} of the attention: "
             "many heads rest like this when they find nothing to look for."
         ),
         "many_keys": _("{keys} keys > d_k = {d_k}"),

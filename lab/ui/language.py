@@ -121,6 +121,8 @@ def merge_catalogs(paths: list[Path]) -> Catalog:
                 continue
             before = merged.get(message.id)
             if before is not None and before.string != message.string:
-                raise ValueError(f"{path.name} translates {message.id!r} in another way than a catalogue before it.")
+                raise ValueError(
+                    f"{path.name} translates {message.id!r} in another way than a catalogue before it."
+                )
             merged.add(message.id, message.string)
     return merged

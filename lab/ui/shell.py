@@ -43,7 +43,9 @@ def navigate() -> st.Page:
     """Settle the language, show the navigation, and return the page that the address asks for."""
     settle_language()
     # A file of our own: Streamlit would fetch a Material symbol for the browser's tab from the internet.
-    st.set_page_config(page_title=_("Headlight"), page_icon=str(FAVICON), layout="wide", initial_sidebar_state=256)
+    st.set_page_config(
+        page_title=_("Headlight"), page_icon=str(FAVICON), layout="wide", initial_sidebar_state=256
+    )
     pages = [
         st.Page(
             ROOT / "pages" / f"{page.name}.py",

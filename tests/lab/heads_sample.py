@@ -48,10 +48,16 @@ def sample_maps(
         model(source_ids, target_ids, trace)
     maps = []
     for key, (stack, attention) in KINDS.items():
-        weights = np.stack([trace.tensors[f"{stack}.{i}.{attention}.weights"][0].numpy() for i in range(layers)])
+        weights = np.stack(
+            [trace.tensors[f"{stack}.{i}.{attention}.weights"][0].numpy() for i in range(layers)]
+        )
         queries = source if key == "encoder" else read
         keys = read if key == "decoder" else source
-        mask = np.tril(np.ones((len(read), len(read)), bool)) if key == "decoder" else np.ones(weights.shape[2:], bool)
+        mask = (
+            np.tril(np.ones((len(read), len(read)), bool))
+            if key == "decoder"
+            else np.ones(weights.shape[2:], bool)
+        )
         maps.append(
             AttentionMap(
                 key=key,

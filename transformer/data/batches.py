@@ -108,9 +108,7 @@ def fixed_batches(data: EncodedPairs, batch_tokens: int) -> Iterator[Batch]:
 
 def lengths(data: EncodedPairs) -> list[tuple[int, int]]:
     """Tokens of each source and of what its decoder reads."""
-    return [
-        (len(source), len(target) - 1) for source, target in zip(data.sources, data.targets, strict=True)
-    ]
+    return [(len(source), len(target) - 1) for source, target in zip(data.sources, data.targets, strict=True)]
 
 
 def fill(data: EncodedPairs, order: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -131,8 +129,12 @@ def fill(data: EncodedPairs, order: Sequence[int], batch_tokens: int) -> Iterato
 
 def collate(data: EncodedPairs, group: Sequence[int]) -> Batch:
     """Pad the pairs of a group to one length."""
-    source = torch.nn.utils.rnn.pad_sequence([data.sources[i] for i in group], batch_first=True, padding_value=PAD)
-    target = torch.nn.utils.rnn.pad_sequence([data.targets[i] for i in group], batch_first=True, padding_value=PAD)
+    source = torch.nn.utils.rnn.pad_sequence(
+        [data.sources[i] for i in group], batch_first=True, padding_value=PAD
+    )
+    target = torch.nn.utils.rnn.pad_sequence(
+        [data.targets[i] for i in group], batch_first=True, padding_value=PAD
+    )
     target_out = target[:, 1:]
     # The decoder must not read the EOS it should predict: in a shorter target that column is padding.
     return Batch(

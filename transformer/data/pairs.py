@@ -57,7 +57,9 @@ def parse_pairs(text: str, name: str) -> list[Pair]:
             continue
         columns = [column.strip() for column in line.split("\t")]
         if len(columns) < 2 or not columns[0] or not columns[1]:
-            raise ValueError(f"{name}, line {number}: expected a source, a tab and a target, got {shortened(line)!r}.")
+            raise ValueError(
+                f"{name}, line {number}: expected a source, a tab and a target, got {shortened(line)!r}."
+            )
         pairs.append(Pair(source=columns[0], target=columns[1]))
     if not pairs:
         raise ValueError(f"{name} holds no sentence pairs.")
@@ -122,8 +124,12 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
         raise ValueError(f"{sha256!r} is not a SHA-256 checksum: it must have 64 hexadecimal digits.")
     pooch.get_logger().setLevel("WARNING")
     try:
-        return Path(pooch.retrieve(url, known_hash=f"sha256:{sha256}", path=folder, fname=url.rsplit("/", 1)[-1]))
+        return Path(
+            pooch.retrieve(url, known_hash=f"sha256:{sha256}", path=folder, fname=url.rsplit("/", 1)[-1])
+        )
     except ValueError as error:
-        raise ValueError(f"{url} is not the file that was expected: its SHA-256 differs from {sha256}.") from error
+        raise ValueError(
+            f"{url} is not the file that was expected: its SHA-256 differs from {sha256}."
+        ) from error
     except Exception as error:  # pooch lets every kind of network error through
         raise ValueError(f"{url} cannot be downloaded ({error}).") from error

@@ -168,10 +168,19 @@ def generate_anaphora(generator: random.Random) -> Example:
     first, second = generator.sample((*PEOPLE, *THINGS), 2)
     while first.pronoun == second.pronoun:
         first, second = generator.sample((*PEOPLE, *THINGS), 2)
-    verb, reason, antecedent = generator.choice(VERBS), generator.choice(REASONS), generator.choice((first, second))
+    verb, reason, antecedent = (
+        generator.choice(VERBS),
+        generator.choice(REASONS),
+        generator.choice((first, second)),
+    )
     if generator.random() < 0.5:
         head = f"{first.english} {verb[0]} {second.english} because "
-        tail, pronoun, noun, place = f" {reason[0]} .", antecedent.pronoun, antecedent.english, antecedent.english
+        tail, pronoun, noun, place = (
+            f" {reason[0]} .",
+            antecedent.pronoun,
+            antecedent.english,
+            antecedent.english,
+        )
     else:
         head = f"{first.chinese}{verb[1]}{second.chinese}，因为"
         tail, pronoun, noun = f"{reason[1]}。", antecedent.chinese_pronoun, antecedent.chinese
@@ -223,9 +232,7 @@ def generate_cause_effect(generator: random.Random) -> Example:
         source, cause, before, after = f"{head}所以{true[3]}。", true[1], "因为", "。"
     start = head.index(cause)
     span = (len(before), len(before) + len(cause))
-    return Example(
-        source=source, target=before + cause + after, links=(((start, start + len(cause)), span),)
-    )
+    return Example(source=source, target=before + cause + after, links=(((start, start + len(cause)), span),))
 
 
 TASKS = {

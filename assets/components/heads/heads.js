@@ -25,8 +25,8 @@ export function formatWeight(weight) {
 }
 
 function formatChange(change) {
-  const digits = Math.abs(change) >= 0.1 ? 2 : 3;
-  return (change < 0 ? "−" : "+") + Math.abs(change).toFixed(digits);
+  const size = Math.abs(change).toFixed(Math.abs(change) >= 0.1 ? 2 : 3);
+  return Number(size) === 0 ? size : (change < 0 ? "−" : "+") + size;
 }
 
 function formatShare(share) {
@@ -250,6 +250,13 @@ function escapeXml(text) {
     .replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
 }
 
+// Asked of the browser, so that the downloaded page holds no address of any kind.
+function svgNamespace() {
+  const template = document.createElement("template");
+  template.innerHTML = "<svg></svg>";
+  return template.content.firstChild.namespaceURI;
+}
+
 function toSvg(figure, theme) {
   const number = (value) => String(Math.round(value * 100) / 100);
   const box = (s) => `x="${number(s.x)}" y="${number(s.y)}" width="${number(s.width)}" height="${number(s.height)}"`;
@@ -267,7 +274,7 @@ function toSvg(figure, theme) {
   });
   const [width, height] = [Math.ceil(figure.width), Math.ceil(figure.height)];
   return (
-    `<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"` +
+    `<?xml version="1.0" encoding="UTF-8"?>\n<svg xmlns="${svgNamespace()}" width="${width}" height="${height}"` +
     ` viewBox="0 0 ${width} ${height}" font-family="${escapeXml(theme.font)}">\n<title>${escapeXml(figure.title)}</title>\n` +
     `<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse">` +
     `<path d="M0 6L6 0" stroke="${theme.hatch}" stroke-width="1"/></pattern></defs>\n` +
@@ -286,10 +293,11 @@ function largeFigure(map, layer, head, scale, theme, strings, { room, cell: fixe
   const limit = fixedCell ? Infinity : Math.min(96 * theme.unit, (room.width ?? 400) * (map.predicted_tokens ? 0.2 : 0.26));
   const queries = map.query_tokens.map((token) => shorten(visible(token), limit, size, theme.font));
   const predicted = map.predicted_tokens?.map((token) => shorten(visible(token), limit, size, theme.font));
-  const widest = (labels) => Math.max(0, ...labels.map((label) => textWidth(label, size, theme.font)));
-  const columnWords = predicted ? [strings.reads, strings.predicts].map((word) => textWidth(word, size, theme.font)) : [0, 0];
-  const left = Math.max(widest(queries), columnWords[0]) + 8;
-  const rightLabels = predicted ? Math.max(widest(predicted), columnWords[1]) + 10 : 2;
+  // Room is kept for bold, in which the labels of lit tokens are written.
+  const bold = (text) => textWidth(text, size, theme.font, 700);
+  const widest = (labels) => Math.max(0, ...labels.map(bold));
+  const left = Math.max(widest(queries), predicted ? bold(strings.reads) : 0) + 8;
+  const rightLabels = predicted ? Math.max(widest(predicted), bold(strings.predicts)) + 10 : 2;
   const bottom = predicted ? size + 8 : 2;
   const topLimit = fixedCell ? Infinity : 84 * theme.unit;
   const stackLimit = fixedCell ? Infinity : 5;
@@ -309,8 +317,8 @@ function largeFigure(map, layer, head, scale, theme, strings, { room, cell: fixe
     columns.forEach((label) => {
       const reach = Array.isArray(label)
         ? label.length * size * 1.08
-        : textWidth(label, size, theme.font) * sine + size * 0.6 * cosine;
-      top = Math.max(top, reach + 6);
+        : bold(label) * sine + size * 0.6 * cosine;
+      top = Math.max(top, reach + 8);
     });
     const fit = (right) =>
       fixedCell ??
@@ -324,7 +332,7 @@ function largeFigure(map, layer, head, scale, theme, strings, { room, cell: fixe
     for (let again = 0; again < 2; again++) {
       columns.forEach((label, k) => {
         if (!Array.isArray(label)) {
-          const reach = textWidth(label, size, theme.font) * cosine + size * 0.5 * sine - (map.keys - k - 0.5) * cell;
+          const reach = bold(label) * cosine + size * 0.5 * sine - (map.keys - k - 0.5) * cell;
           right = Math.max(right, reach + 2);
         }
       });
@@ -332,7 +340,7 @@ function largeFigure(map, layer, head, scale, theme, strings, { room, cell: fixe
     }
     if (snap && cell >= 4) cell = Math.floor(cell * snap) / snap;
     layout = { turn, columns, top, right, cell };
-    if (cell * sine >= size * 1.05) break;
+    if (cell * sine >= size * 1.02) break;
   }
 
   const { turn, columns, top, right, cell } = layout;
@@ -373,31 +381,55 @@ function largeFigure(map, layer, head, scale, theme, strings, { room, cell: fixe
   }
   shapes.push({ kind: "frame", x: left, y: top, width: edge(left, map.keys) - left - gap, height: edge(top, map.queries) - top - gap, stroke: theme.line, thick: 1 });
 
-  const every = Math.max(1, Math.ceil((size * 1.08) / cell));
-  const queryLabel = (q, text, weight) => ({ kind: "text", x: left - 6, y: top + (q + 0.5) * cell, text, size, weight, align: "right", fill: theme.query });
-  const predictedLabel = (q, text, weight) => ({ kind: "text", x: left + map.keys * cell + 6, y: top + (q + 0.5) * cell, text, size, weight, fill: theme.ink });
-  const keyLabel = (k, label, weight) => {
-    const x = left + (k + 0.5) * cell;
-    if (!Array.isArray(label)) return [{ kind: "text", x, y: top - 6, text: label, size, weight, turn: -turn, fill: theme.key_ }];
-    return label.map((character, i) => ({
-      kind: "text", x, y: top - 4 - (label.length - i - 0.5) * size * 1.08, text: character, size, weight, align: "center", fill: theme.key_,
-    }));
-  };
-  for (let q = 0; q < map.queries; q += every) {
-    shapes.push(queryLabel(q, queries[q]));
-    if (predicted) shapes.push(predictedLabel(q, predicted[q]));
-  }
-  for (let k = 0; k < map.keys; k += every) shapes.push(...keyLabel(k, columns[k]));
   const height = top + map.queries * cell + bottom;
   if (predicted) {
     const y = top + map.queries * cell + size * 0.5 + 5;
     shapes.push({ kind: "text", x: left - 6, y, text: strings.reads, size, align: "right", fill: theme.quiet });
     shapes.push({ kind: "text", x: left + map.keys * cell + 6, y, text: strings.predicts, size, fill: theme.quiet });
   }
-  return {
-    shapes, left, top, cell, right, width: left + map.keys * cell + right, height,
-    most, turn, queryLabel, predictedLabel, keyLabel,
+
+  const every = Math.max(1, Math.ceil((size * (fixedCell ? 0.5 : 1)) / cell));
+  // Every label that has room; a lit one always, in bold, and none that it would touch.
+  const shown = (count, lit) => {
+    const near = (size * 1.1) / cell;
+    const positions = [];
+    for (let i = 0; i < count; i += every) {
+      if (!lit.includes(i) && lit.every((other) => Math.abs(other - i) >= near)) positions.push(i);
+    }
+    return [...positions, ...lit];
   };
+  const labels = (rows = [], litColumns = []) => {
+    const made = [];
+    const width = left + map.keys * cell + right;
+    for (const q of shown(map.queries, rows)) {
+      const lit = rows.includes(q);
+      const y = top + (q + 0.5) * cell;
+      const weight = lit ? 700 : undefined;
+      const text = lit ? visible(map.query_tokens[q]) : queries[q];
+      const x = lit ? Math.max(left - 6, bold(text) + 1) : left - 6;
+      made.push({ kind: "text", x, y, text, size, weight, align: "right", fill: theme.query, pill: lit });
+      if (!predicted) continue;
+      const told = lit ? visible(map.predicted_tokens[q]) : predicted[q];
+      const start = left + map.keys * cell + 6;
+      made.push({ kind: "text", x: lit ? Math.min(start, width - bold(told) - 1) : start, y, text: told, size, weight, fill: theme.ink, pill: lit });
+    }
+    for (const k of shown(map.keys, litColumns)) {
+      const lit = litColumns.includes(k);
+      const weight = lit ? 700 : undefined;
+      const label = columns[k];
+      const x = left + (k + 0.5) * cell;
+      if (Array.isArray(label)) {
+        label.forEach((character, i) => {
+          const y = top - 4 - (label.length - i - 0.5) * size * 1.08;
+          made.push({ kind: "text", x, y, text: character, size, weight, align: "center", fill: theme.key_, pill: lit });
+        });
+      } else {
+        made.push({ kind: "text", x: x + (turn === 90 ? 0 : size * 0.2), y: top - 6, text: label, size, weight, turn: -turn, fill: theme.key_, pill: lit });
+      }
+    }
+    return made;
+  };
+  return { shapes, labels, left, top, cell, width: left + map.keys * cell + right, height, most };
 }
 
 // ---------------------------------------------------------------- the picture
@@ -587,6 +619,7 @@ class Picture {
       }
     }
     this.receive(data.selection, !sameNumbers);
+    if (!sameNumbers) this.wide = this.active;
     if (!sameNumbers || !sameWords) {
       this.themeKey = null;
       this.writeWords();
@@ -839,7 +872,8 @@ class Picture {
       this.explained = null;
       this.drawOverlays();
     }
-    this.placeTooltip(event, place && event && this.describe(place));
+    // Without the line that the heading of the panel and the readout say too: it would cover more cells.
+    this.placeTooltip(event, place && event && this.describe(place).slice(0, -1));
   }
 
   placeTooltip(event, lines) {
@@ -886,7 +920,7 @@ class Picture {
   focused() {
     if (this.enlarged !== undefined) return this.panel(this.enlarged) ? this.enlarged : null;
     const most = Math.max(...this.panels.map(({ map }) => Math.max(map.queries, map.keys)));
-    return most > FOCUS_FROM_TOKENS && this.panels.length > 1 ? this.panels.at(-1).map.key : null;
+    return most > FOCUS_FROM_TOKENS && this.panels.length > 1 ? this.wide : null;
   }
 
   refresh() {
@@ -914,7 +948,7 @@ class Picture {
     const width = this.root.clientWidth;
     const gap = 20 * unit;
     const hasStrip = this.data.causal !== null;
-    const chrome = (58 + 34 + (hasStrip ? 124 : 0)) * unit;
+    const chrome = (58 + 34 + (hasStrip ? 110 : 0)) * unit;
     const height = Math.max(420 * unit, this.data.height - chrome);
     const focused = this.focused();
     const heads = 56 * unit;
@@ -971,12 +1005,14 @@ class Picture {
     const [meanWidth, maxWidth] = [summaryWidth("mean"), summaryWidth("max")];
     const labels = Math.ceil(textWidth(`L${map.layers}`, size, font)) + 6;
     const header = size + 6;
-    const room = panel.beside ? Math.max(panel.width * 0.36, 150 * unit) : panel.width;
+    // Beside a map that is bound by its height the mosaic may have what is left.
+    const need = (panel.height * map.keys) / map.queries + 80 * unit;
+    const room = panel.beside ? Math.min(0.6 * panel.width, Math.max(0.3 * panel.width, panel.width - need)) : panel.width;
     const tall = panel.beside ? panel.height : panel.height * 0.3;
     const apart = 8 * unit;
     const fit = (room - labels - apart - meanWidth - maxWidth) / map.heads;
     const high = (tall - header) / map.layers;
-    const tile = Math.floor(Math.max(10 * unit, Math.min(fit, high, 56 * unit)));
+    const tile = Math.floor(Math.max(14 * unit, Math.min(fit, high, 56 * unit)));
     const columns = [];
     for (let h = 0; h < map.heads; h++) columns.push(labels + h * tile);
     const summaries = labels + map.heads * tile + apart;
@@ -1105,8 +1141,7 @@ class Picture {
     panel.overlay.dataset.cell = String(figure.cell);
     this.drawMosaic(panel);
     const place = this.placeText(map, layer, head);
-    const top = this.data.scale === "head" ? ` · ${fill(this.data.strings.up_to, { max: formatWeight(figure.most / FIXED_POINT) })}` : "";
-    panel.place.textContent = place + top;
+    panel.place.textContent = place;
     panel.body.setAttribute("aria-label", fill(this.data.strings.panel_label, { title: this.title(map), place }));
     this.drawBadges(panel);
   }
@@ -1115,6 +1150,8 @@ class Picture {
     const { map, layer, head } = panel;
     const strings = this.data.strings;
     const badges = [];
+    const most = formatWeight(panel.figure.most / FIXED_POINT);
+    const range = this.data.scale === "head" ? fill(strings.up_to, { max: most }) : "";
     const sink = typeof head === "number" ? map.sinks[layer][head] : null;
     if (sink) {
       const values = { token: visible(map.key_tokens[sink.key]), share: formatShare(sink.share), position: sink.key + 1 };
@@ -1124,10 +1161,11 @@ class Picture {
       const values = { keys: map.token_keys, d_k: map.d_k };
       badges.push([fill(strings.many_keys, values), fill(strings.many_keys_why, values), "keys"]);
     }
-    const text = JSON.stringify(badges);
+    const text = JSON.stringify([range, badges]);
     if (panel.badgeText === text) return;
     panel.badgeText = text;
     panel.badges.replaceChildren();
+    if (range) element("span", "hl-range", panel.badges).textContent = range;
     for (const [label, why, name] of badges) {
       const badge = element("button", "hl-badge", panel.badges, { type: "button", title: why, "data-badge": name });
       badge.textContent = label;
@@ -1163,8 +1201,7 @@ class Picture {
       };
       for (const k of columns) band(left + k * cell, top, cell, bottom - top, KEY);
       for (const q of rows) band(left, top + q * cell, right - left, cell, QUERY);
-      for (const k of columns) this.drawKeyLabel(context, panel, k);
-      for (const q of rows) this.drawQueryLabel(context, panel, q);
+      this.drawLabels(context, figure.labels(rows, columns));
       if (place?.map === map.key && place.query != null && place.key != null) {
         context.strokeStyle = this.theme.ink;
         context.lineWidth = this.pin ? 3 : 2;
@@ -1178,35 +1215,16 @@ class Picture {
     this.drawStripMark(place);
   }
 
-  // The label of a lit token, whole and bold, on a pill: also where labels are left out or shortened.
-  drawQueryLabel(context, panel, q) {
-    const { figure, map } = panel;
+  // Labels live on the overlay: those of lit tokens are bold and push aside what they would cover.
+  drawLabels(context, shapes) {
     const { theme } = this;
-    const pill = (shape) => {
-      const width = textWidth(shape.text, shape.size, theme.font, 700) + 8;
-      if (shape.align === "right") shape.x = Math.max(shape.x, width - 4);
-      else shape.x = Math.min(shape.x, figure.width - width + 4);
-      context.fillStyle = theme.paper;
-      context.fillRect(shape.align === "right" ? shape.x - width + 4 : shape.x - 4, shape.y - shape.size * 0.65, width, shape.size * 1.3);
-      paint(context, [shape], theme, devicePixelRatio);
-    };
-    pill(figure.queryLabel(q, visible(map.query_tokens[q]), 700));
-    if (map.predicted_tokens) pill(figure.predictedLabel(q, visible(map.predicted_tokens[q]), 700));
-  }
-
-  drawKeyLabel(context, panel, k) {
-    const { figure, map } = panel;
-    const { theme } = this;
-    const token = visible(map.key_tokens[k]);
-    const stacked = stackable(token) && [...token].length * theme.size * 1.08 <= figure.top;
-    const shapes = figure.keyLabel(k, stacked ? [...token] : shorten(token, stackable(token) ? 0 : figure.top / Math.sin((figure.turn * Math.PI) / 180), theme.size, theme.font), 700);
-    for (const shape of shapes) {
-      const width = textWidth(shape.text, shape.size, theme.font, 700);
+    for (const { x, y, text, size, weight, align, turn } of shapes.filter((shape) => shape.pill)) {
+      const width = textWidth(text, size, theme.font, weight);
       context.save();
-      context.translate(shape.x, shape.y);
-      if (shape.turn) context.rotate((shape.turn * Math.PI) / 180);
+      context.translate(x, y);
+      if (turn) context.rotate((turn * Math.PI) / 180);
       context.fillStyle = theme.paper;
-      context.fillRect(shape.align === "center" ? -width / 2 - 2 : -2, -shape.size * 0.62, width + 4, shape.size * 1.24);
+      context.fillRect(align === "right" ? -width - 2 : align === "center" ? -width / 2 - 2 : -2, -size * 0.6, width + 4, size * 1.2);
       context.restore();
     }
     paint(context, shapes, theme, devicePixelRatio);
@@ -1287,10 +1305,10 @@ class Picture {
     const words = this.mode === "stacked" ? 0 : 270 * unit;
     const width = this.root.clientWidth - words - 8;
     const labels = size * 1.5;
-    const height = 108 * unit;
+    const height = 92 * unit;
     const context = sizeCanvas(this.stripCanvas, width, height, devicePixelRatio);
     if (state !== "ready") return;
-    const axis = size * 3.2;
+    const axis = size * 3.8;
     const count = causal.tokens.length;
     const step = Math.min((width - axis) / count, 72 * unit);
     const plot = height - labels - 6;
@@ -1413,7 +1431,7 @@ class Picture {
       width = Math.max(width, textWidth(text, size, theme.font));
     });
     const from = 44 + lines.length * size * 1.4 + 6;
-    for (const shape of large.shapes) shapes.push({ ...shape, x: shape.x + 16, y: shape.y + from });
+    for (const shape of [...large.shapes, ...large.labels()]) shapes.push({ ...shape, x: shape.x + 16, y: shape.y + from });
     const foot = from + large.height + 16;
     let x = 16;
     const say = (text, fillColour = theme.ink) => {

@@ -1,0 +1,78 @@
+"""The trained models a person can choose from, each loaded once for everybody."""
+
+import gc
+from pathlib import Path
+
+import streamlit as st
+
+from lab.ui.language import _
+from transformer.checkpoint import CONFIG, Checkpoint, Snapshots, load
+
+CHECKPOINTS = Path(__file__).parents[2] / "assets" / "checkpoints"
+# The order in the menu; a folder that is not named here comes after these.
+SHIPPED = ("en-zh", "zh-en", "anaphora", "reverse", "sort")
+OPPOSITE = {"en-zh": "zh-en", "zh-en": "en-zh"}
+
+
+def checkpoint_names() -> list[str]:
+    """Names of the checkpoints that are there, the shipped ones first."""
+    found = sorted(path.parent.name for path in CHECKPOINTS.glob(f"*/{CONFIG}"))
+    return sorted(found, key=lambda name: SHIPPED.index(name) if name in SHIPPED else len(SHIPPED))
+
+
+def checkpoint_title(name: str) -> str:
+    """What the menu calls a checkpoint."""
+    titles = {
+        "en-zh": _("English → Chinese"),
+        "zh-en": _("Chinese → English"),
+        "anaphora": _("Pronouns (toy)"),
+        "reverse": _("Reverse digits (toy)"),
+        "sort": _("Sort digits (toy)"),
+    }
+    return titles.get(name, name)
+
+
+def load_checkpoint(name: str) -> Checkpoint:
+    """Load a checkpoint, or return the one that is loaded.
+
+    Raises:
+        ValueError: If there is none of this name, or it is damaged.
+    """
+    if name not in checkpoint_names():
+        raise ValueError(f"There is no checkpoint named {name!r}.")
+    return _load(name, (CHECKPOINTS / name / CONFIG).stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _load(name: str, modified: int) -> Checkpoint:
+    checkpoint = load(CHECKPOINTS / name)
+    # Streamlit collects garbage after every run; what stays for good need not be searched each time.
+    gc.freeze()
+    return checkpoint
+
+
+def load_snapshots(name: str) -> Snapshots | None:
+    """Attention of the probe sentences over the training of a checkpoint, or None where it was not recorded.
+
+    Raises:
+        ValueError: If the files are damaged.
+    """
+    folder = CHECKPOINTS / name
+    if name not in checkpoint_names() or not (folder / "snapshots.json").exists():
+        return None
+    return _load_snapshots(name, (folder / "snapshots.json").stat().st_mtime_ns)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _load_snapshots(name: str, modified: int) -> Snapshots:
+    return Snapshots.load(CHECKPOINTS / name)
+
+
+def checkpoint_menu() -> str | None:
+    """The menu of checkpoints, in the sidebar and in the URL; None where there is none."""
+    names = checkpoint_names()
+    if not names:
+        return None
+    return st.sidebar.selectbox(
+        _("Checkpoint"), names, key="checkpoint", format_func=checkpoint_title, bind="query-params"
+    )
