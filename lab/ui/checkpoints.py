@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from lab.ui.language import _
+from lab.ui.state import menu
 from transformer.checkpoint import CONFIG, Checkpoint, Snapshots, load
 
 CHECKPOINTS = Path(__file__).parents[2] / "assets" / "checkpoints"
@@ -70,9 +71,5 @@ def _load_snapshots(name: str, modified: int) -> Snapshots:
 
 def checkpoint_menu() -> str | None:
     """The menu of checkpoints, in the sidebar and in the URL; None where there is none."""
-    names = checkpoint_names()
-    if not names:
-        return None
-    return st.sidebar.selectbox(
-        _("Checkpoint"), names, key="checkpoint", format_func=checkpoint_title, bind="query-params"
-    )
+    titles = {name: checkpoint_title(name) for name in checkpoint_names()}
+    return menu(_("Checkpoint"), titles, key="checkpoint", place=st.sidebar) if titles else None

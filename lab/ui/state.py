@@ -1,0 +1,63 @@
+"""Choices that stand in the address, under values that are the same in every language.
+
+Streamlit's own binding writes the label that is shown, which changes with the language. A choice that the address
+names wins; where it names none (after a change of page) the session's last choice stays.
+"""
+
+from collections.abc import Mapping
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+
+def segments(label: str, names: Mapping[str, str], *, key: str, label_visibility: str = "visible") -> str:
+    """Show a segmented control.
+
+    Args:
+        label: What it is called.
+        names: What each value is called in the person's language, by value; the first is the default.
+        key: Name in the address and of the widget.
+        label_visibility: As Streamlit's.
+
+    Returns:
+        The chosen value.
+    """
+    settle(key, names)
+    chosen = st.segmented_control(
+        label,
+        list(names),
+        format_func=names.__getitem__,
+        required=True,
+        key=key,
+        label_visibility=label_visibility,
+    )
+    return publish(key, chosen)
+
+
+def menu(label: str, names: Mapping[str, str], *, key: str, place: DeltaGenerator | None = None) -> str:
+    """Show a drop-down menu; arguments and result as those of `segments`, and where to put it."""
+    settle(key, names)
+    chosen = (place or st).selectbox(label, list(names), format_func=names.__getitem__, key=key)
+    return publish(key, chosen)
+
+
+def settle(key: str, names: Mapping[str, str]) -> None:
+    """Before its widget: give a choice the value that the address or the session asks for."""
+    asked = st.query_params.get(key)
+    if asked in names and asked != st.session_state.get(_published(key)):
+        st.session_state[key] = asked
+    elif st.session_state.get(key) not in names:
+        kept = st.session_state.get(_published(key))
+        st.session_state[key] = kept if kept in names else next(iter(names))
+
+
+def publish(key: str, chosen: str) -> str:
+    """After its widget: put a choice into the address, and return it."""
+    st.session_state[_published(key)] = chosen
+    if st.query_params.get(key) != chosen:
+        st.query_params[key] = chosen
+    return chosen
+
+
+def _published(key: str) -> str:
+    return f"{key}_in_address"
