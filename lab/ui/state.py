@@ -5,12 +5,17 @@ names wins; where it names none (after a change of page) the session's last choi
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+LabelVisibility = Literal["visible", "hidden", "collapsed"]
 
-def segments(label: str, names: Mapping[str, str], *, key: str, label_visibility: str = "visible") -> str:
+
+def segments(
+    label: str, names: Mapping[str, str], *, key: str, label_visibility: LabelVisibility = "visible"
+) -> str:
     """Show a segmented control.
 
     Args:
@@ -51,8 +56,9 @@ def settle(key: str, names: Mapping[str, str]) -> None:
         st.session_state[key] = kept if kept in names else next(iter(names))
 
 
-def publish(key: str, chosen: str) -> str:
-    """After its widget: put a choice into the address, and return it."""
+def publish(key: str, chosen: str | None) -> str:
+    """After its widget, which always has a value: put the choice into the address, and return it."""
+    assert chosen is not None
     st.session_state[_published(key)] = chosen
     if st.query_params.get(key) != chosen:
         st.query_params[key] = chosen
