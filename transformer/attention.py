@@ -110,9 +110,8 @@ class MultiHeadAttention(nn.Module):
         """
         dropout = self.dropout if self.training else 0.0
         if self.additive_vector is None and not scope.active:
-            if bias is None:
-                allowed = mask
-            else:
+            allowed = mask
+            if bias is not None:
                 allowed = bias if mask is None else torch.where(mask, bias, -math.inf)
             heads = F.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=allowed, dropout_p=dropout, scale=self.scale

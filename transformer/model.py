@@ -4,6 +4,7 @@ Legend: B batch, S source length, T target length, H heads, K head width, D mode
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,8 @@ class Transformer(nn.Module):
         return scope("output", self.encoder_norm(x))
 
     def _memory(self, encoded: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [layer.cross_attention.keys_and_values(encoded) for layer in self.decoder]
+        layers = [cast(DecoderLayer, layer) for layer in self.decoder]
+        return [layer.cross_attention.keys_and_values(encoded) for layer in layers]
 
     def _decode(
         self,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from sacrebleu.metrics import BLEU, CHRF
@@ -122,7 +123,7 @@ def measure(checkpoint: Checkpoint, pairs: Sequence[Pair], *, beam: int = 4) -> 
     seconds = time.perf_counter() - began
     most = max(len(targets) for targets in references.values())
     # sacreBLEU wants one list a rank of reference, None where a source has fewer.
-    streams = [
+    streams: list[Any] = [
         [targets[rank] if rank < len(targets) else None for targets in references.values()]
         for rank in range(most)
     ]

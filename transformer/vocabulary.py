@@ -91,6 +91,7 @@ class Vocabulary:
                     f"The merge of {left!r} and {right!r} is not made of tokens of the vocabulary."
                 )
         unknown = SPECIAL_TOKENS[UNK]
+        model: BPE | WordLevel
         if level == "bpe":
             model = BPE(vocab=self._ids, merges=list(self._merges), unk_token=unknown, fuse_unk=True)
         else:
@@ -166,7 +167,10 @@ class Vocabulary:
     def encode(self, text: str) -> Encoded:
         """Cut a text into tokens."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        ids, tokens, offsets, words = [], [], [], []
+        ids: list[int] = []
+        tokens: list[str] = []
+        offsets: list[tuple[int, int]] = []
+        words: list[int] = []
         read = list(self._read(encoding))
         next_starts = [start for _, (start, _) in read[1:]] + [len(text)]
         for (index, (start, end)), next_start in zip(read, next_starts, strict=False):
@@ -224,7 +228,9 @@ class Vocabulary:
         A special token stands for itself and takes no room in the text.
         """
         text = ""
-        tokens, offsets, words = [], [], []
+        tokens: list[str] = []
+        offsets: list[tuple[int, int]] = []
+        words: list[int] = []
         for index in ids:
             special = index in (PAD, BOS, EOS)
             written = (

@@ -159,7 +159,7 @@ def merge_words(attention: AttentionMap) -> AttentionMap:
     """
     query_groups, key_groups = _groups(attention.query_words), _groups(attention.key_words)
     to_queries = np.zeros((len(query_groups), len(attention.query_tokens)), dtype=np.float64)
-    attends = attention.mask.any(axis=1).tolist()
+    attends: NDArray[np.bool_] = np.asarray(attention.mask.any(axis=1))
     for row, group in enumerate(query_groups):
         live = [position for position in group if attends[position]]
         to_queries[row, live] = 1.0 / max(len(live), 1)

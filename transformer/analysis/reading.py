@@ -47,7 +47,7 @@ class Reading:
 
     def weights(self, name: MapName) -> Tensor:
         """Attention weights of all layers and heads, (L, H, queries, keys)."""
-        layers = []
+        layers: list[Tensor] = []
         while (key := f"{module_name(name, len(layers))}.weights") in self.tensors:
             layers.append(self.tensors[key])
         return torch.stack(layers)
