@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+# A task that gives nothing new so often in a row has nothing new to give.
+MOST_MISSES = 10_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -59,17 +62,16 @@ class Task:
         """
         generator = random.Random(f"{self.name}/{seed}")
         held_out: dict[str, Example] = {}
-        for _ in range(100 * dev):
-            if len(held_out) == dev:
-                break
-            example = self.generate(generator)
-            held_out.setdefault(example.source, example)
         kept: list[Example] = []
-        for _ in range(100 * train):
-            if len(kept) == train:
-                break
+        misses = 0
+        while len(held_out) < dev and misses < MOST_MISSES:
             example = self.generate(generator)
-            if example.source not in held_out:
+            misses = misses + 1 if example.source in held_out else 0
+            held_out.setdefault(example.source, example)
+        while len(held_out) == dev and len(kept) < train and misses < MOST_MISSES:
+            example = self.generate(generator)
+            misses = misses + 1 if example.source in held_out else 0
+            if not misses:
                 kept.append(example)
         if len(held_out) < dev or len(kept) < train:
             raise ValueError(f"The task {self.name} has too few different examples for {train} and {dev}.")
