@@ -10,10 +10,11 @@ from typing import Any
 
 import streamlit as st
 
+from lab.figures.arcs import sharpest_head
 from lab.figures.heads import AttentionMap, Selection, heads_payload, selection_from_json, selection_json
 from lab.figures.heads_export import to_csv, to_html
 from lab.figures.reading_maps import reading_maps
-from lab.ui.checkpoints import checkpoint_menu, checkpoint_title, load_checkpoint
+from lab.ui.checkpoints import checkpoint_menu, checkpoint_title, example_sentences, load_checkpoint
 from lab.ui.heads_view import heads_strings, heads_view
 from lab.ui.language import _
 from lab.ui.readings import MOST_TOKENS, other_direction, read_sentence, without_head
@@ -41,7 +42,7 @@ def page() -> None:
         st.error(_("This checkpoint cannot be loaded; choose another one in the sidebar."))
         st.code(str(error), language=None, wrap_lines=True)
         return
-    source, target, options = sentences(name, checkpoint)
+    source, target, options = sentences(name)
     try:
         reading = read_sentence(name, source, target, options["beam"])
     except LengthError as error:
@@ -51,13 +52,13 @@ def page() -> None:
     picture(name, checkpoint, reading, options)
 
 
-def sentences(name: str, checkpoint: Checkpoint) -> tuple[str, str, dict[str, str | int]]:
+def sentences(name: str) -> tuple[str, str, dict[str, str | int]]:
     """Ask for the sentences and for how to look at them.
 
     Returns:
         The source, the target (empty: the model writes it), and the options.
     """
-    examples = [probe["source"] for probe in checkpoint.config["recipe"]["probes"]]
+    examples = example_sentences(name)
     settle_source(examples)
     source_place, target_place, menu = st.columns([10, 10, 3], vertical_alignment="bottom")
     source = source_place.text_input(
@@ -213,13 +214,6 @@ def picture(name: str, checkpoint: Checkpoint, reading: Reading, options: dict[s
             ),
             width="stretch",
         )
-
-
-def sharpest_head(cross: AttentionMap) -> tuple[int, int]:
-    """Layer and head of a cross-attention whose rows lie most on a single word, the end of the sentence left out."""
-    largest = cross.weights[..., :-1].max(axis=-1).mean(axis=-1)
-    layer, head = divmod(int(largest.argmax()), largest.shape[1])
-    return layer, head
 
 
 def selection_from_url(maps: list[AttentionMap]) -> Selection:

@@ -1,9 +1,114 @@
-"""Home: what this is, a picture that moves, and three examples one click away."""
+"""Home: a sentence that a real model has just translated, where it looked, and three examples one click away."""
+
+from html import escape
 
 import streamlit as st
 
-from lab.ui.language import _
+from lab.figures.arcs import arcs_payload, sharpest_head
+from lab.figures.reading_maps import reading_maps
+from lab.ui.arcs_view import arcs_view
+from lab.ui.checkpoints import checkpoint_names, checkpoint_title, example_sentences, load_checkpoint
+from lab.ui.language import _, language
+from lab.ui.readings import read_sentence
 from lab.ui.shell import page_start
 
+
+def page() -> None:
+    """Claim, picture, examples, ways on, credit."""
+    st.title(_("See what a Transformer attends to"))
+    st.markdown(
+        _(
+            "A real encoder–decoder Transformer, small enough for this laptop. Type a sentence, and see what every "
+            "head looks at while it writes. Every number comes from the running model."
+        )
+    )
+    names = checkpoint_names()
+    if names:
+        picture(opening(names))
+        examples(names)
+    ways_on()
+    credit()
+
+
+def opening(names: list[str]) -> str:
+    """The checkpoint that opens the page: one that reads the person's language, if it is there."""
+    wanted = {"zh": "zh-en", "en": "en-zh"}[language()]
+    return wanted if wanted in names else names[0]
+
+
+def picture(name: str) -> None:
+    """Draw where the sharpest head looked while the model wrote."""
+    try:
+        checkpoint = load_checkpoint(name)
+        reading = read_sentence(name, example_sentences(name)[0], "", 1)
+    except ValueError as error:
+        st.error(_("This checkpoint cannot be loaded; choose another one in the sidebar."))
+        st.code(str(error), language=None, wrap_lines=True)
+        return
+    config = checkpoint.model.config
+    cross = next(
+        each for each in reading_maps(reading, config.d_model // config.num_heads) if each.key == "cross"
+    )
+    layer, head = sharpest_head(cross)
+    place = _("layer {layer} · head {head}").format(layer=layer + 1, head=head + 1)
+    with st.container(border=True):
+        arcs_view(arcs_payload(cross, layer, head), label=f"{_('Cross-attention')}, {place}", key="arcs")
+        st.caption(
+            _(
+                "Above: what the model read. Below: what it wrote, word by word. The arcs are the attention weights of one "
+                "head ({place}). Point at a word to read them: the order changes, and the head still finds the right word."
+            ).format(place=place)
+        )
+
+
+def examples(names: list[str]) -> None:
+    """Three examples, each a link to the picture of all its heads."""
+    st.subheader(_("Look at every head"))
+    offered = [name for name in ("zh-en", "en-zh", "anaphora", "reverse", "sort") if name in names][:3]
+    for column, name in zip(st.columns(3), offered, strict=False):
+        sentence = example_sentences(name)[0]
+        with column, st.container(border=True, height="stretch"):
+            st.caption(checkpoint_title(name))
+            st.page_link(
+                "pages/attention_heads.py",
+                label=sentence,
+                icon=":material/grid_view:",
+                query_params={"lang": language(), "checkpoint": name, "source": sentence},
+            )
+
+
+def ways_on() -> None:
+    """What to try next."""
+    st.subheader(_("Try next"))
+    left, right = st.columns(2)
+    with left:
+        st.page_link(
+            "pages/attention_heads.py",
+            label=_("Type a sentence of your own and walk through the heads with the arrow keys"),
+            icon=":material/keyboard:",
+            query_params={"lang": language()},
+        )
+    with right:
+        st.page_link(
+            "pages/positional_encoding.py",
+            label=_("Shuffle the words: does attention notice?"),
+            icon=":material/shuffle:",
+            query_params={"lang": language(), "step": "shuffle"},
+        )
+
+
+def credit() -> None:
+    """Whose sentences the translation models learned from, as their licence asks."""
+    source = _(
+        "The translation models learned from sentences of {tatoeba}, paired by {manythings}, under {licence}."
+    )
+    links = {
+        "tatoeba": "<a href='https://tatoeba.org'>Tatoeba</a>",
+        "manythings": "<a href='https://www.manythings.org/anki/'>ManyThings.org</a>",
+        "licence": "<a href='https://creativecommons.org/licenses/by/2.0/fr/'>CC BY 2.0 FR</a>",
+    }
+    st.html(f"<small>{escape(source).format(**links)}</small>")
+
+
 page_start()
-st.title(_("Headlight"))
+page()

@@ -12,6 +12,8 @@ from transformer.checkpoint import CONFIG, Checkpoint, Snapshots, load
 CHECKPOINTS = Path(__file__).parents[2] / "assets" / "checkpoints"
 # The order in the menu; a folder that is not named here comes after these.
 SHIPPED = ("en-zh", "zh-en", "anaphora", "reverse", "sort")
+# In its translation the order of the words changes.
+TELLING = {"en-zh": "If it rains tomorrow, we will stay at home."}
 OPPOSITE = {"en-zh": "zh-en", "zh-en": "en-zh"}
 
 
@@ -31,6 +33,16 @@ def checkpoint_title(name: str) -> str:
         "sort": _("Sort digits (toy)"),
     }
     return titles.get(name, name)
+
+
+def example_sentences(name: str) -> list[str]:
+    """Sentences to show a checkpoint with: a telling one first, then the probes of its training.
+
+    Raises:
+        ValueError: If the checkpoint cannot be loaded.
+    """
+    probes = [probe["source"] for probe in load_checkpoint(name).config["recipe"]["probes"]]
+    return [*([TELLING[name]] if name in TELLING else []), *probes]
 
 
 def load_checkpoint(name: str) -> Checkpoint:
