@@ -64,9 +64,12 @@ def picture(name: str) -> None:
 def examples(names: list[str]) -> None:
     """Three examples, each a link to the picture of all its heads."""
     st.subheader(_("Look at every head"))
-    offered = [name for name in ("zh-en", "en-zh", "anaphora", "reverse", "sort") if name in names][:3]
+    offered = [name for name in ("zh-en", "en-zh", "anaphora", "reverse", "sort") if name in names]
     for column, name in zip(st.columns(3), offered, strict=False):
-        sentence = example_sentences(name)[0]
+        try:
+            sentence = example_sentences(name)[0]
+        except ValueError:
+            continue
         with column, st.container(border=True, height="stretch"):
             st.caption(checkpoint_title(name))
             st.page_link(

@@ -136,7 +136,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    parts = [config.get(part) for part in ("model", "recipe")] if isinstance(config, dict) else []
+    if not parts or config.get("format") != FORMAT or not all(isinstance(part, dict) for part in parts):
         raise ValueError(f"{path} is not the configuration of a checkpoint of format {FORMAT}.")
     return config
 

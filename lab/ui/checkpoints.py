@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab.ui.language import _
 from lab.ui.state import menu
-from transformer.checkpoint import CONFIG, Checkpoint, Snapshots, load
+from transformer.checkpoint import CONFIG, Checkpoint, Snapshots, load, read_config
 
 CHECKPOINTS = Path(__file__).parents[2] / "assets" / "checkpoints"
 # The order in the menu; a folder that is not named here comes after these.
@@ -39,9 +39,9 @@ def example_sentences(name: str) -> list[str]:
     """Sentences to show a checkpoint with: a telling one first, then the probes of its training.
 
     Raises:
-        ValueError: If the checkpoint cannot be loaded.
+        ValueError: If its configuration cannot be read.
     """
-    probes = [probe["source"] for probe in load_checkpoint(name).config["recipe"]["probes"]]
+    probes = [probe["source"] for probe in read_config(CHECKPOINTS / name)["recipe"]["probes"]]
     return [*([TELLING[name]] if name in TELLING else []), *probes]
 
 
