@@ -1,4 +1,4 @@
-"""The command line: ``python -m transformer train | translate | inspect | evaluate``.
+"""The command line: ``python -m transformer train | translate | inspect | evaluate | fetch``.
 
 An error is one sentence on stderr and exit status 2.
 """
@@ -20,6 +20,7 @@ import torch
 
 from transformer.analysis.reading import read
 from transformer.checkpoint import load
+from transformer.data.download import download_pairs
 from transformer.data.pairs import read_pairs, swap
 from transformer.files import write_atomically
 from transformer.recipe import prepare, read_recipe
@@ -83,16 +84,18 @@ def train(
     torch.set_num_threads(threads)
     prepared = prepare(read_recipe(recipe, overrides), data)
     steps = prepared.recipe.training.steps
-    click.echo(
-        f"{prepared.trainer.model.num_parameters():,} parameters, vocabularies of "
-        f"{len(prepared.source_vocabulary):,} and {len(prepared.target_vocabulary):,} tokens",
-        err=True,
-    )
     finished = False
-    with stop_requested() as should_stop, show_progress(steps, log_every) as show:
-        for event in recorded_events(prepared, output, resume=resume, should_stop=should_stop):
-            show(event)
-            finished = isinstance(event, Finished)
+    with stop_requested() as should_stop:
+        events = recorded_events(prepared, output, resume=resume, should_stop=should_stop)
+        click.echo(
+            f"{prepared.trainer.model.num_parameters():,} parameters, vocabularies of "
+            f"{len(prepared.source_vocabulary):,} and {len(prepared.target_vocabulary):,} tokens",
+            err=True,
+        )
+        with show_progress(steps, log_every) as show:
+            for event in events:
+                show(event)
+                finished = isinstance(event, Finished)
     if not finished:
         click.echo(f"Stopped after step {prepared.trainer.step}; go on with --resume.", err=True)
         raise SystemExit(INTERRUPTED)
@@ -196,6 +199,19 @@ def evaluate(checkpoint: Path, pairs_file: Path, swapped: bool, beam: int, threa
             f"Source {error.index + 1} of {pairs_file} cannot be translated: {error}."
         ) from error
     click.echo(json.dumps(asdict(quality)))
+
+
+@cli.command("fetch")
+@click.argument("url")
+@click.option("--sha256", required=True, help="Checksum the file must have.")
+@click.option("--output", type=FOLDER, required=True, help="Folder to write to; the DATA of the recipes.")
+@click.option("--name", required=True, help="What to call the files, such as tatoeba/cmn-eng.")
+@click.option("--dev", type=click.IntRange(1), default=1000, show_default=True, help="Sources to hold out.")
+@click.option("--seed", default=1, show_default=True, help="Which sources these are.")
+def fetch_pairs(url: str, sha256: str, output: Path, name: str, dev: int, seed: int) -> None:
+    """Download sentence pairs from URL, check them, and split them into NAME.train.tsv.gz and NAME.dev.tsv.gz."""
+    train_pairs, dev_pairs = download_pairs(url, sha256, output, name, dev=dev, seed=seed)
+    click.echo(f"{train_pairs:,} pairs to train on, {dev_pairs:,} held out, in {output}", err=True)
 
 
 @contextmanager

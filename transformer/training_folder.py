@@ -47,7 +47,8 @@ def recorded_events(
             `Finished`.
 
     Raises:
-        ValueError: If `folder` holds a training and `resume` is false, or holds none that fits and it is true.
+        ValueError: At once, if `folder` holds a training and `resume` is false, or holds none that fits and it is
+            true.
     """
     trainer = prepared.trainer
     snapshots = Snapshots(prepared.probes)
@@ -65,6 +66,13 @@ def recorded_events(
                 )
         folder.mkdir(parents=True, exist_ok=True)
         _write_lines(folder, [])
+    return _record(prepared, folder, snapshots, should_stop)
+
+
+def _record(
+    prepared: Prepared, folder: Path, snapshots: Snapshots, should_stop: Callable[[], bool]
+) -> Iterator[Event]:
+    trainer = prepared.trainer
 
     def save() -> None:
         save_weights(folder, trainer.averaged)

@@ -1,6 +1,10 @@
-"""Small models and batches for the tests of the model."""
+"""Small models and batches for the tests of the model, and a server for those of downloads."""
 
+import functools
+import http.server
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +66,18 @@ def batch() -> tuple[Tensor, Tensor]:
     source[2, 2:] = PAD
     target[1, 3:] = PAD
     return source, target
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    (tmp_path / "served").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield tmp_path / "served", f"http://127.0.0.1:{running.server_address[1]}"
+        running.shutdown()

@@ -1,10 +1,7 @@
 """Pairs, toy tasks and batches."""
 
-import functools
 import gzip
 import hashlib
-import http.server
-import threading
 from pathlib import Path
 
 import pytest
@@ -62,17 +59,6 @@ def test_grouping_swapping_and_splitting() -> None:
     assert split_by_source(pairs, dev=3, seed=1) == (train, dev)
     with pytest.raises(ValueError, match="10"):
         split_by_source(pairs, dev=10, seed=1)
-
-
-@pytest.fixture
-def server(tmp_path: Path):
-    (tmp_path / "served").mkdir()
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
-    handler.log_message = lambda *_: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield tmp_path / "served", f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
 
 
 def test_download_with_checksum(server, tmp_path: Path) -> None:
