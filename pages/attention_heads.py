@@ -14,7 +14,7 @@ from lab.figures.arcs import sharpest_head
 from lab.figures.heads import AttentionMap, Selection, heads_payload, selection_from_json, selection_json
 from lab.figures.heads_export import to_csv, to_html
 from lab.figures.reading_maps import reading_maps
-from lab.ui.checkpoints import checkpoint_menu, checkpoint_title, example_sentences, load_checkpoint
+from lab.ui.checkpoints import checkpoint_menu, checkpoint_title, example_sentences, usable_checkpoint
 from lab.ui.heads_view import heads_strings, heads_view
 from lab.ui.language import _
 from lab.ui.readings import MOST_TOKENS, other_direction, read_sentence, without_head
@@ -36,11 +36,8 @@ def page() -> None:
     if name is None:
         st.info(_("There is no checkpoint here yet. Make one with `make checkpoint-reverse`, then reload."))
         return
-    try:
-        checkpoint = load_checkpoint(name)
-    except ValueError as error:
-        st.error(_("This checkpoint cannot be loaded; choose another one in the sidebar."))
-        st.code(str(error), language=None, wrap_lines=True)
+    checkpoint = usable_checkpoint(name)
+    if checkpoint is None:
         return
     source, target, options = sentences(name)
     try:

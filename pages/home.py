@@ -7,7 +7,7 @@ import streamlit as st
 from lab.figures.arcs import arcs_payload, sharpest_head
 from lab.figures.reading_maps import reading_maps
 from lab.ui.arcs_view import arcs_view
-from lab.ui.checkpoints import checkpoint_names, checkpoint_title, example_sentences, load_checkpoint
+from lab.ui.checkpoints import checkpoint_names, checkpoint_title, example_sentences, usable_checkpoint
 from lab.ui.language import _, language
 from lab.ui.readings import read_sentence
 from lab.ui.shell import page_start
@@ -38,13 +38,10 @@ def opening(names: list[str]) -> str:
 
 def picture(name: str) -> None:
     """Draw where the sharpest head looked while the model wrote."""
-    try:
-        checkpoint = load_checkpoint(name)
-        reading = read_sentence(name, example_sentences(name)[0], "", 1)
-    except ValueError as error:
-        st.error(_("This checkpoint cannot be loaded; choose another one in the sidebar."))
-        st.code(str(error), language=None, wrap_lines=True)
+    checkpoint = usable_checkpoint(name)
+    if checkpoint is None:
         return
+    reading = read_sentence(name, example_sentences(name)[0], "", 1)
     config = checkpoint.model.config
     cross = next(
         each for each in reading_maps(reading, config.d_model // config.num_heads) if each.key == "cross"

@@ -17,10 +17,11 @@ from lab.ui.checkpoints import (
     checkpoint_menu,
     checkpoint_names,
     checkpoint_title,
-    load_checkpoint,
+    usable_checkpoint,
 )
 from lab.ui.language import _
 from lab.ui.shell import page_start
+from lab.ui.state import menu, segments
 from transformer.analysis.offsets import offset_spread, rotary_scores, undo_rotation
 from transformer.analysis.reading import with_end
 from transformer.analysis.shuffle import prove_by_shuffling, reversed_words, shuffled_words
@@ -100,7 +101,7 @@ def dot_products() -> None:
             )
         )
     number.metric(_("Largest difference at equal distance"), f"{offset_spread(products):.1e}")
-    formula.latex(r"PE_{pos}\cdot PE_{pos+k}=\sum_{i=0}^{d/2-1}\cos(\omega_i k),\qquad \omega_i=base^{-2i/d}")
+    formula.latex(r"PE_{pos}\cdot PE_{pos+k}=\sum_{i=0}^{d/2-1}\cos(\omega_i k)")
 
 
 def rotation() -> None:
@@ -143,13 +144,13 @@ def rotation() -> None:
             \underbrace{{\textcolor{{{figures.WAVES[2]}}}{{{column(start)}}}}}_{{PE_{{{position}}}}}"""
         )
         st.latex(
-            r"R_k=\begin{pmatrix}\cos k\omega_i&\sin k\omega_i\\-\sin k\omega_i&\cos k\omega_i\end{pmatrix},"
-            rf"\quad k\,\omega_{{{pair}}}={offset * frequency:.3g}\ \mathrm{{rad}}={np.degrees(offset * frequency):.3g}°"
+            r"R_k=\begin{pmatrix}\cos k\omega_i&\sin k\omega_i\\-\sin k\omega_i&\cos k\omega_i\end{pmatrix}"
+        )
+        st.latex(
+            rf"k\,\omega_{{{pair}}}={offset * frequency:.3g}\ \mathrm{{rad}}={np.degrees(offset * frequency):.3g}°"
         )
         st.metric(
-            _(
-                "Largest error of R PE(pos) = PE(pos + {offset}), all positions below {length}, all dimensions"
-            ).format(offset=offset, length=length),
+            _("Largest error for {length} positions").format(length=length),
             f"{error.item():.1e}",
         )
         st.markdown(
@@ -163,10 +164,7 @@ def rotation() -> None:
 def other_ways() -> None:
     """Step 4: positions that are learned, turned into queries and keys, or taken off the scores."""
     kinds = {"learned": _("Learned"), "rotary": _("Rotary"), "alibi": "ALiBi"}
-    kind = st.segmented_control(
-        _("Instead of the waves"), list(kinds), default="learned", required=True, format_func=kinds.__getitem__,
-        key="kind", bind="query-params", label_visibility="collapsed",
-    )  # fmt: skip
+    kind = segments(_("Instead of the waves"), kinds, key="kind", label_visibility="collapsed")
     {"learned": learned, "rotary": rotary, "alibi": alibi}[kind]()
 
 
@@ -175,7 +173,9 @@ def learned() -> None:
     name = checkpoint_with("learned")
     if name is None:
         return
-    checkpoint = load_checkpoint(name)
+    checkpoint = usable_checkpoint(name)
+    if checkpoint is None:
+        return
     most = min(64, checkpoint.model.config.max_length)
     count = bounded(
         st.slider(_("Positions shown"), 4, most, min(24, most), key="rows", bind="query-params"), 4, most
@@ -215,7 +215,9 @@ def rotary() -> None:
     name = checkpoint_with("rotary")
     if name is None:
         return
-    checkpoint = load_checkpoint(name)
+    checkpoint = usable_checkpoint(name)
+    if checkpoint is None:
+        return
     config = checkpoint.model.config
     columns = st.columns([3, 2, 2, 2])
     text = columns[0].text_input(
@@ -224,20 +226,29 @@ def rotary() -> None:
     encoded = read_text(checkpoint, text)
     if encoded is None:
         return
-    heads = [(layer, head) for layer in range(config.encoder_layers) for head in range(config.num_heads)]
-    layer, head = columns[1].selectbox(
-        _("Head"), heads, key="rotary_head", bind="query-params",
-        format_func=lambda place: _("layer {layer} · head {head}").format(layer=place[0] + 1, head=place[1] + 1),
-    )  # fmt: skip
-    places = range(len(encoded.ids))
-    query_place = columns[2].selectbox(
-        _(":blue[Query] of token"), places, index=min(2, places[-1]), key="rotary_query", bind="query-params",
-        format_func=lambda place: f"{place} · {encoded.tokens[place]}",
-    )  # fmt: skip
-    key_place = columns[3].selectbox(
-        _(":orange[Key] of token"), places, index=min(5, places[-1]), key="rotary_key", bind="query-params",
-        format_func=lambda place: f"{place} · {encoded.tokens[place]}",
-    )  # fmt: skip
+    heads = {
+        f"{layer}.{head}": _("layer {layer} · head {head}").format(layer=layer, head=head)
+        for layer in range(1, config.encoder_layers + 1)
+        for head in range(1, config.num_heads + 1)
+    }
+    chosen = menu(_("Head"), heads, key="rotary_head", place=columns[1])
+    layer, head = (int(number) - 1 for number in chosen.split("."))
+    places = {str(place): f"{place} · {token}" for place, token in enumerate(encoded.tokens)}
+    last = len(places) - 1
+    query_place = int(
+        menu(
+            _(":blue[Query] of token"),
+            places,
+            key="rotary_query",
+            default=str(min(2, last)),
+            place=columns[2],
+        )
+    )
+    key_place = int(
+        menu(
+            _(":orange[Key] of token"), places, key="rotary_key", default=str(min(5, last)), place=columns[3]
+        )
+    )
     attention = f"encoder.{layer}.self_attention"
     trace = Trace(keep=[f"{attention}.{part}" for part in ("queries", "keys", "scores")])
     with torch.inference_mode():
@@ -319,16 +330,15 @@ def shuffle() -> None:
     if name is None:
         st.info(_("This part needs a trained model, and none is here yet."))
         return
-    checkpoint = load_checkpoint(name)
+    checkpoint = usable_checkpoint(name)
+    if checkpoint is None:
+        return
     columns = st.columns([5, 3, 2], vertical_alignment="bottom")
     text = columns[0].text_input(
         _("Sentence"), EXAMPLES.get(name, EXAMPLES["en-zh"]), key=f"sentence_{name}", bind="query-params"
     )
     ways = {"shuffled": _("Shuffled"), "reversed": _("Reversed")}
-    way = columns[1].segmented_control(
-        _("New order"), list(ways), default="shuffled", required=True, format_func=ways.__getitem__, key="order",
-        bind="query-params",
-    )  # fmt: skip
+    way = segments(_("New order"), ways, key="order", place=columns[1])
     seed = columns[2].number_input(
         _("Shuffle number"), 0, LONGEST_SEED, 1, key="seed", bind="query-params", disabled=way == "reversed"
     )
@@ -399,7 +409,11 @@ def wave_controls(*, extra: bool = False) -> tuple[int, int, int, st.delta_gener
 def checkpoint_with(kind: str) -> str | None:
     """Name of the first model whose positions are of this kind; where there is none, say so."""
     for name in checkpoint_names():
-        if read_config(CHECKPOINTS / name)["model"]["positions"] == kind:
+        try:
+            positions = read_config(CHECKPOINTS / name)["model"]["positions"]
+        except ValueError:
+            continue
+        if positions == kind:
             return name
     st.info(_("This part needs a model trained with such positions, and none is here yet."))
     return None
@@ -479,19 +493,19 @@ STEPS = {
     "shuffle": (_("5 Shuffle the words"), shuffle),
 }
 st.title(_("Positional encoding"))
-claim, formula = st.columns([3, 2], gap="large", vertical_alignment="center")
-claim.markdown(
+opening = st.container(horizontal=True, vertical_alignment="center", gap="large")
+opening.markdown(
     _(
         "Attention on its own sees a **set**: shuffle the words and nothing changes. So the paper adds to each word a "
         "vector that says where it stands, made of waves from fast to slow."
-    )
+    ),
+    width=560,
 )
-formula.latex(
+opening.latex(
     r"\begin{aligned}PE_{(pos,\,2i)}&=\sin\!\big(pos/base^{2i/d_{model}}\big)\\"
-    r"PE_{(pos,\,2i+1)}&=\cos\!\big(pos/base^{2i/d_{model}}\big)\end{aligned}"
+    r"PE_{(pos,\,2i+1)}&=\cos\!\big(pos/base^{2i/d_{model}}\big)\end{aligned}",
+    width="content",
 )
-step = st.segmented_control(
-    _("Step"), list(STEPS), default="waves", required=True, format_func=lambda key: STEPS[key][0], key="step",
-    bind="query-params", label_visibility="collapsed",
-)  # fmt: skip
+titles = {name: title for name, (title, _show) in STEPS.items()}
+step = segments(_("Step"), titles, key="step", label_visibility="collapsed")
 STEPS[step][1]()

@@ -208,7 +208,7 @@ def offset_figure(
     figure.update_xaxes(title=offset, showgrid=False, zeroline=True, zerolinecolor=FAINT)
     figure.update_yaxes(title=value, gridcolor=FAINT, zerolinecolor=MUTED)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
-    return finish(figure, height=420, right=20, title=title, top=70 if title else 40)
+    return finish(figure, height=420, right=20, title=title, top=112 if title else 60)
 
 
 def clock_figure(
@@ -442,7 +442,8 @@ def finish(
     """What all pictures share."""
     if title:
         top = max(top, 40)
-        figure.update_layout(title={"text": title, "x": 0, "xanchor": "left", "font": {"size": 15}})
+        above = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"t": 8}, "font": {"size": 15}}
+        figure.update_layout(title={"text": title, **above})
     if figure.layout.showlegend is None:
         figure.update_layout(showlegend=False)
     figure.update_layout(

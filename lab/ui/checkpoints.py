@@ -56,6 +56,16 @@ def load_checkpoint(name: str) -> Checkpoint:
     return _load(name, (CHECKPOINTS / name / CONFIG).stat().st_mtime_ns)
 
 
+def usable_checkpoint(name: str) -> Checkpoint | None:
+    """Load a checkpoint, or say in the person's language that it is damaged."""
+    try:
+        return load_checkpoint(name)
+    except ValueError as error:
+        st.error(_("This checkpoint cannot be loaded; choose another one in the sidebar."))
+        st.code(str(error), language=None, wrap_lines=True)
+        return None
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _load(name: str, modified: int) -> Checkpoint:
     checkpoint = load(CHECKPOINTS / name)

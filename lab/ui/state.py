@@ -14,7 +14,12 @@ LabelVisibility = Literal["visible", "hidden", "collapsed"]
 
 
 def segments(
-    label: str, names: Mapping[str, str], *, key: str, label_visibility: LabelVisibility = "visible"
+    label: str,
+    names: Mapping[str, str],
+    *,
+    key: str,
+    place: DeltaGenerator | None = None,
+    label_visibility: LabelVisibility = "visible",
 ) -> str:
     """Show a segmented control.
 
@@ -22,13 +27,14 @@ def segments(
         label: What it is called.
         names: What each value is called in the person's language, by value; the first is the default.
         key: Name in the address and of the widget.
+        place: Where to put it; by default where the script is.
         label_visibility: As Streamlit's.
 
     Returns:
         The chosen value.
     """
-    settle(key, names)
-    chosen = st.segmented_control(
+    settle(key, names, next(iter(names)))
+    chosen = (place or st).segmented_control(
         label,
         list(names),
         format_func=names.__getitem__,
@@ -39,21 +45,39 @@ def segments(
     return publish(key, chosen)
 
 
-def menu(label: str, names: Mapping[str, str], *, key: str, place: DeltaGenerator | None = None) -> str:
-    """Show a drop-down menu; arguments and result as those of `segments`, and where to put it."""
-    settle(key, names)
+def menu(
+    label: str,
+    names: Mapping[str, str],
+    *,
+    key: str,
+    default: str | None = None,
+    place: DeltaGenerator | None = None,
+) -> str:
+    """Show a drop-down menu.
+
+    Args:
+        label: What it is called.
+        names: What each value is called in the person's language, by value.
+        key: Name in the address and of the widget.
+        default: The value at first; by default the first one.
+        place: Where to put it; by default where the script is.
+
+    Returns:
+        The chosen value.
+    """
+    settle(key, names, default or next(iter(names)))
     chosen = (place or st).selectbox(label, list(names), format_func=names.__getitem__, key=key)
     return publish(key, chosen)
 
 
-def settle(key: str, names: Mapping[str, str]) -> None:
+def settle(key: str, names: Mapping[str, str], default: str) -> None:
     """Before its widget: give a choice the value that the address or the session asks for."""
     asked = st.query_params.get(key)
     if asked in names and asked != st.session_state.get(_published(key)):
         st.session_state[key] = asked
     elif st.session_state.get(key) not in names:
         kept = st.session_state.get(_published(key))
-        st.session_state[key] = kept if kept in names else next(iter(names))
+        st.session_state[key] = kept if kept in names else default
 
 
 def publish(key: str, chosen: str | None) -> str:
