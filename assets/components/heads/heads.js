@@ -1141,7 +1141,9 @@ class Picture {
     panel.overlay.dataset.cell = String(figure.cell);
     this.drawMosaic(panel);
     const place = this.placeText(map, layer, head);
-    panel.place.textContent = place;
+    // In short, as the mosaic labels it: beside the title there is little room.
+    panel.place.textContent = `L${layer + 1} · ${typeof head === "number" ? `H${head + 1}` : this.data.strings[head]}`;
+    panel.place.title = place;
     panel.body.setAttribute("aria-label", fill(this.data.strings.panel_label, { title: this.title(map), place }));
     this.drawBadges(panel);
   }
