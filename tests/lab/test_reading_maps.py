@@ -45,7 +45,8 @@ def test_every_weight_of_the_picture_is_the_traced_one(checkpoint, target):
     ]
     expected = np.concatenate([weights.ravel() for weights in traced])
     assert shown.shape == expected.shape
-    np.testing.assert_allclose(shown, expected, rtol=0, atol=WEIGHT_ERROR + 1e-9)
+    # A hundredth more: the product with 65535 is itself rounded to float32.
+    np.testing.assert_allclose(shown, expected, rtol=0, atol=1.01 * WEIGHT_ERROR)
 
 
 def test_labels_say_what_is_read_and_what_is_predicted(checkpoint):
