@@ -24,7 +24,7 @@ from transformer.analysis.reading import LengthError, Reading
 from transformer.checkpoint import Checkpoint
 
 PICTURE = "heads"
-HEIGHT = 640
+HEIGHT = 700
 BEAMS = (1, 2, 4, 8)
 SUMMARIES = ("mean", "max")
 
@@ -156,13 +156,13 @@ def announce(reading: Reading, source: str) -> None:
     if unknown:
         notes.append(_("Not in the vocabulary: {tokens}").format(tokens=" ".join(dict.fromkeys(unknown))))
     notice = _(
-        "A row asks, a column is looked at: the darker, the more. "
-        "In cross-attention each written word finds its source."
+        "The darker a cell, the more its row looks at its column. In cross-attention each written word finds its source."
     )
     st.html(
-        "<style>.written, .notice { margin: 0 0 0.25rem } .notice { opacity: 0.8 }</style>"
-        f"<p class='written'>{escape(head)} <strong>{escape(reading.target.text)}</strong> "
-        f"<small>{escape(' '.join(notes))}</small></p><p class='notice'>{escape(notice)}</p>"
+        "<style>.said { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: baseline }"
+        ".said p { margin: 0 0 0.25rem } .notice { opacity: 0.75; font-size: 0.9375rem }</style>"
+        f"<div class='said'><p>{escape(head)} <strong>{escape(reading.target.text)}</strong> "
+        f"<small>{escape(' '.join(notes))}</small></p><p class='notice'>{escape(notice)}</p></div>"
     )
 
 

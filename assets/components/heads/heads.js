@@ -1322,18 +1322,23 @@ class Picture {
       { kind: "text", x: axis - 6, y: 3 + plot - size / 2, text: `−${most}`, size, align: "right", fill: theme.quiet },
       { kind: "rect", x: axis, y: middle - 0.5, width: step * count, height: 1, fill: theme.quiet },
     ];
-    const widest = Math.max(...causal.tokens.map((token) => textWidth(visible(token), size, theme.font)));
+    const lengths = causal.tokens.map((token) => (/^<\w+>$/.test(token) ? 0 : textWidth(visible(token), size, theme.font)));
+    const widest = Math.max(size, ...lengths);
+    // Where numbers have no room beside one another, the three largest still have.
+    const largest = causal.delta.map(Math.abs).sort((a, b) => b - a)[Math.min(2, count - 1)];
     const every = Math.max(1, Math.ceil(Math.min(widest + 4, 64 * unit) / step));
     causal.delta.forEach((change, i) => {
       const x = axis + i * step;
       const tall = Math.max(1, (Math.abs(change) / most) * (plot / 2));
       shapes.push({ kind: "rect", x: x + step * 0.15, y: change < 0 ? middle : middle - tall, width: step * 0.7, height: tall, fill: theme.ink });
-      if (step >= 3.4 * size) {
+      const number = formatChange(change);
+      const fits = textWidth(number, size, theme.font) + 6 <= step;
+      if (fits || (step >= 2 * size && Math.abs(change) >= largest)) {
         const y = change < 0 ? middle - size * 0.6 : middle + size * 0.7;
-        shapes.push({ kind: "text", x: x + step / 2, y, text: formatChange(change), size, align: "center", fill: theme.quiet });
+        shapes.push({ kind: "text", x: x + step / 2, y, text: number, size, align: "center", fill: theme.quiet });
       }
       if (i % every === 0) {
-        const text = shorten(visible(causal.tokens[i]), Math.max(step * every - 2, size), size, theme.font);
+        const text = shorten(visible(causal.tokens[i]), Math.max(step * every + 4, size), size, theme.font);
         shapes.push({ kind: "text", x: x + step / 2, y: height - labels / 2, text, size, align: "center", fill: theme.ink });
       }
     });

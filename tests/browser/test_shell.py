@@ -1,0 +1,93 @@
+"""What surrounds the pages: deep links, language, and what the address keeps."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+
+def asked(page):
+    return {key: values[0] for key, values in parse_qs(urlsplit(page.url).query).items()}
+
+
+def heading(page):
+    return page.get_by_role("heading", level=1)
+
+
+@pytest.mark.parametrize(
+    ("locale", "query", "title"),
+    [
+        ("zh-CN", "", "看看 Transformer 在注意什么"),
+        ("en-US", "", "See what a Transformer attends to"),
+        ("fr-FR", "", "See what a Transformer attends to"),
+        ("zh-CN", "?lang=en", "See what a Transformer attends to"),
+        ("en-US", "?lang=zh", "看看 Transformer 在注意什么"),
+    ],
+)
+def test_the_address_then_the_browser_decide_the_language(app, visit, locale, query, title):
+    page = visit(f"{app}/{query}", locale=locale)
+    expect(heading(page)).to_have_text(title)
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN" if "看" in title else "en")
+
+
+def test_a_deep_link_as_the_first_request_after_the_start(serve, visit):
+    with serve() as address:
+        page = visit(f"{address}/positional_encoding?lang=zh&step=rotation&pos=5")
+        expect(heading(page)).to_have_text("位置编码")
+        expect(page.get_by_role("radio", name="3 旋转")).to_be_checked()
+        assert asked(page)["pos"] == "5"
+
+
+def test_positional_encoding_keeps_its_state_over_language_and_reload(app, visit, idle):
+    page = visit(f"{app}/positional_encoding?lang=en&step=dot_product")
+    slider = page.get_by_role("slider", name="Length")
+    slider.focus()
+    for _ in range(5):
+        slider.press("ArrowRight")
+    page.wait_for_url("**length=69**")
+    page.get_by_role("radio", name="中文").click()
+    idle(page)
+    expect(heading(page)).to_have_text("位置编码")
+    found = asked(page)
+    assert (found["length"], found["step"], found["lang"]) == ("69", "dot_product", "zh")
+    page.reload()
+    idle(page)
+    expect(page.get_by_role("radio", name="2 点积")).to_be_checked()
+    expect(page.get_by_role("slider", name="长度")).to_have_value("69")
+
+
+def test_an_example_of_the_home_page_is_one_click_away(app, visit, idle):
+    page = visit(f"{app}/?lang=en")
+    arc = page.locator("svg.arcs .word").first
+    arc.focus()
+    numbers = [text for text in page.locator("svg.arcs .number").all_text_contents() if text]
+    assert numbers
+    assert all(0 <= float(number) <= 1 for number in numbers)
+    page.get_by_role("link", name="她昨天买的那本书很有意思。").click()
+    idle(page)
+    expect(heading(page)).to_have_text("Attention heads")
+    expect(page.get_by_label("Source sentence", exact=True)).to_have_value("她昨天买的那本书很有意思。")
+    assert asked(page)["checkpoint"] == "zh-en"
+    assert asked(page)["lang"] == "en"
+
+
+def test_the_checkpoint_stays_from_page_to_page(app, visit, idle):
+    page = visit(f"{app}/attention_heads?lang=en&checkpoint=sort")
+    page.get_by_role("link", name="Positional encoding").click()
+    idle(page)
+    page.get_by_role("radio", name="5 Shuffle the words").click()
+    idle(page)
+    assert asked(page)["checkpoint"] == "sort"
+    page.go_back()
+    idle(page)
+    expect(heading(page)).to_be_visible()
+
+
+def test_two_visitors_see_their_own(app, visit, idle):
+    first = visit(f"{app}/attention_heads?lang=en&checkpoint=reverse&source=1+2+3+4")
+    second = visit(f"{app}/attention_heads?lang=zh&checkpoint=sort&source=4+3+2+1")
+    expect(first.get_by_label("Source sentence", exact=True)).to_have_value("1 2 3 4")
+    expect(second.get_by_label("源句", exact=True)).to_have_value("4 3 2 1")
+    expect(heading(first)).to_have_text("Attention heads")
