@@ -1,0 +1,37 @@
+"""A training step of the shipped translation models against `torch.nn.Transformer` of the same shape, one thread.
+
+PYTHONPATH=. python benchmarks/train_step.py
+"""
+
+import torch
+from peer import SHAPE, Peer, median_seconds, random_batch
+
+from transformer.loss import label_smoothed_loss
+from transformer.model import Transformer
+from transformer.optim import build_optimizer
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    source, target = random_batch(160, 14)
+
+    def step_of(model: torch.nn.Module):
+        optimizer = build_optimizer(model.train(), betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.02)
+
+        def step() -> None:
+            optimizer.zero_grad()
+            logits = model(source, target[:, :-1])
+            label_smoothed_loss(logits, target[:, 1:], 0.1).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+
+        return step
+
+    ours, theirs = median_seconds(step_of(Transformer(SHAPE)), step_of(Peer(SHAPE)))
+    print(f"training step of 160 x 14 tokens: Headlight {ours:.3f} s, torch.nn.Transformer {theirs:.3f} s")
+    print(f"ratio {ours / theirs:.2f} (below 1: Headlight is faster)")
+
+
+if __name__ == "__main__":
+    main()
