@@ -27,9 +27,13 @@ bench: .venv/dev.stamp
 
 checkpoints: $(CHECKPOINTS:%=checkpoint-%)
 
+# Trained beside the shipped one, which it replaces when it is whole; called again after an interruption it goes on.
 # The translation models read their sentence pairs from DATA, for example: make checkpoint-en-zh DATA=folder
 $(CHECKPOINTS:%=checkpoint-%): checkpoint-%: .venv/app.stamp
-	$(BIN)/python -m transformer train assets/recipes/$*.toml --output assets/checkpoints/$* --ship $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m transformer train assets/recipes/$*.toml --output runs/checkpoint-$* --ship $(if $(DATA),--data $(DATA)) \
+		$(if $(wildcard runs/checkpoint-$*/training_state.safetensors),--resume)
+	rm -rf assets/checkpoints/$*
+	mv runs/checkpoint-$* assets/checkpoints/$*
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headlight needs Python 3.11 or newer.")'

@@ -146,10 +146,9 @@ def test_inspect_writes_arrays_that_obey_the_papers_equation(run, tmp_path, name
         rows = sources if module.startswith("encoder") else targets
         columns = targets if module.startswith("decoder") and "self" in module else sources
         assert weights.shape[1:] == (rows, columns)
-        if name != "reverse":  # rotary turns queries and keys; its own tests cover it
-            np.testing.assert_allclose(
-                scores, queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1]), atol=1e-5
-            )
+        np.testing.assert_allclose(
+            scores, queries @ keys.swapaxes(-1, -2) / math.sqrt(queries.shape[-1]), atol=1e-5
+        )
         allowed = np.broadcast_to(mask, scores.shape)
         shifted = np.where(allowed, scores, -np.inf).astype(np.float64)
         exponents = np.exp(shifted - shifted.max(axis=-1, keepdims=True))
