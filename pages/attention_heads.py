@@ -5,13 +5,22 @@ the encoder's self-attention, the decoder's masked self-attention and the cross-
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import streamlit as st
 
 from lab.figures.arcs import sharpest_head
-from lab.figures.heads import AttentionMap, Selection, heads_payload, selection_from_json, selection_json
+from lab.figures.heads import (
+    AttentionMap,
+    Scale,
+    Selection,
+    View,
+    heads_payload,
+    selection_from_json,
+    selection_json,
+)
 from lab.figures.heads_export import to_csv, to_html
 from lab.figures.reading_maps import reading_maps
 from lab.ui.checkpoints import checkpoint_menu, checkpoint_title, example_sentences, usable_checkpoint
@@ -20,13 +29,25 @@ from lab.ui.language import _
 from lab.ui.readings import MOST_TOKENS, other_direction, read_sentence, without_head
 from lab.ui.shell import page_start
 from lab.ui.state import segments
+from transformer.analysis.ablation import Mode
 from transformer.analysis.reading import LengthError, Reading
 from transformer.checkpoint import Checkpoint
 
 PICTURE = "heads"
+SENTENCES = "sentences_before"
 HEIGHT = 700
 BEAMS = (1, 2, 4, 8)
 SUMMARIES = ("mean", "max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to look at the heads (`view`, `scale`, `without`), and the `beam` the model writes with."""
+
+    view: View
+    scale: Scale
+    without: Mode
+    beam: int
 
 
 def page() -> None:
@@ -41,22 +62,22 @@ def page() -> None:
         return
     source, target, options = sentences(name)
     try:
-        reading = read_sentence(name, source, target, options["beam"])
+        reading = read_sentence(name, source, target, options.beam)
     except LengthError as error:
         st.error(too_long(error))
         return
-    announce(reading, source)
+    announce(reading)
     picture(name, checkpoint, reading, options)
 
 
-def sentences(name: str) -> tuple[str, str, dict[str, str | int]]:
+def sentences(name: str) -> tuple[str, str, Options]:
     """Ask for the sentences and for how to look at them.
 
     Returns:
         The source, the target (empty: the model writes it), and the options.
     """
     examples = example_sentences(name)
-    settle_source(examples)
+    settle_sentences(examples)
     source_place, target_place, menu = st.columns([10, 10, 3], vertical_alignment="bottom")
     source = source_place.text_input(
         _("Source sentence"), key="source", bind="query-params", autocomplete="off"
@@ -68,6 +89,7 @@ def sentences(name: str) -> tuple[str, str, dict[str, str | int]]:
         autocomplete="off",
         placeholder=_("empty: the model writes it"),
     )
+    st.session_state[SENTENCES] = (examples, source, target)
     with menu.popover(_("View"), icon=":material/tune:", width="stretch"):
         options = view_options()
         st.markdown(_("**Example sentences**"))
@@ -80,33 +102,33 @@ def sentences(name: str) -> tuple[str, str, dict[str, str | int]]:
     return source, target, options
 
 
-def view_options() -> dict[str, str | int]:
-    """How to look at the heads, and how the model writes."""
-    options: dict[str, str | int] = {
-        "view": segments(_("Show"), {"tokens": _("tokens"), "words": _("words")}, key="view"),
-        "scale": segments(_("Colours"), {"unit": _("0 to 1"), "head": _("per head")}, key="scale"),
-        "without": segments(
-            _("Take the head out by"),
-            {"zero": _("zeroing it"), "uniform": _("attending evenly")},
-            key="without",
+def view_options() -> Options:
+    """Ask how to look at the heads, and how the model writes."""
+    ways = {"zero": _("zeroing it"), "uniform": _("attending evenly")}
+    return Options(
+        view=segments(_("Show"), {"tokens": _("tokens"), "words": _("words")}, key="view"),
+        scale=segments(_("Colours"), {"unit": _("0 to 1"), "head": _("per head")}, key="scale"),
+        without=segments(_("Take the head out by"), ways, key="without"),
+        beam=st.select_slider(
+            _("Beam (1: greedy)"), BEAMS, key="beam", bind="query-params",
+            help=_("How many hypotheses the model keeps while it writes the target."),
         ),
-    }
-    options["beam"] = st.select_slider(
-        _("Beam (1: greedy)"), BEAMS, key="beam", bind="query-params",
-        help=_("How many hypotheses the model keeps while it writes the target."),
     )  # fmt: skip
-    return options
 
 
-def settle_source(examples: list[str]) -> None:
-    """Open on an example, and follow a change of the checkpoint with its own, unless the person typed a sentence."""
-    before = st.session_state.get("examples_before")
-    if before is None:
-        if "source" not in st.query_params:
-            st.session_state["source"] = examples[0]
-    elif before != examples and st.session_state.get("source") in before:
+def settle_sentences(examples: list[str]) -> None:
+    """Before their fields: open on an example, and bring back what was typed when the person was on another page.
+
+    A change of the checkpoint brings its own example, unless the person typed a sentence.
+    """
+    examples_before, source, target = st.session_state.get(SENTENCES, (examples, examples[0], ""))
+    asks_anew = st.query_params.get("source", source) != source
+    if examples_before != examples and source in examples_before and not asks_anew:
         st.session_state["source"], st.session_state["target"] = examples[0], ""
-    st.session_state["examples_before"] = examples
+    elif "source" not in st.session_state and "source" not in st.query_params:
+        st.session_state["source"] = source
+        if "target" not in st.query_params:
+            st.session_state["target"] = target
 
 
 def take(name: str, source: str) -> None:
@@ -141,7 +163,7 @@ def too_long(error: LengthError) -> str:
     return message.format(length=error.length, limit=error.limit)
 
 
-def announce(reading: Reading, source: str) -> None:
+def announce(reading: Reading) -> None:
     """Say what was read and written, and what to look at."""
     head = _("The model writes") if reading.generated else _("The model is given")
     notes = []
@@ -166,28 +188,26 @@ def announce(reading: Reading, source: str) -> None:
     )
 
 
-def picture(name: str, checkpoint: Checkpoint, reading: Reading, options: dict[str, str | int]) -> None:
+def picture(name: str, checkpoint: Checkpoint, reading: Reading, options: Options) -> None:
     """Draw all heads, and say what the selected one does to the words that are written."""
     config = checkpoint.model.config
     maps = reading_maps(reading, config.d_model // config.num_heads)
     payload = heads_payload(
         maps,
         selection=selection_from_url(maps),
-        view=options["view"],
-        scale=options["scale"],
+        view=options.view,
+        scale=options.scale,
         strings=heads_strings(),
     )
     selection = selection_now(payload)
     payload["selection"] = selection_json(selection)
     if isinstance(selection.head, int):
-        outcome = without_head(
-            name, reading, selection.map, selection.layer, selection.head, options["without"]
-        )
+        outcome = without_head(name, reading, selection.map, selection.layer, selection.head, options.without)
         payload["causal"] = {
             "map": selection.map,
             "layer": selection.layer,
             "head": selection.head,
-            "mode": options["without"],
+            "mode": options.without,
             "tokens": list(reading.target.tokens),
             "before": list(outcome.before),
             "after": list(outcome.after),

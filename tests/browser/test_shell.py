@@ -71,6 +71,14 @@ def test_an_example_of_the_home_page_is_one_click_away(app, visit, idle):
     expect(page.get_by_label("Source sentence", exact=True)).to_have_value("她昨天买的那本书很有意思。")
     assert asked(page)["checkpoint"] == "zh-en"
     assert asked(page)["lang"] == "en"
+    page.get_by_role("link", name="Home").click()
+    idle(page)
+    page.get_by_role("link", name="If it rains tomorrow, we will stay at home.").click()
+    idle(page)
+    expect(page.get_by_label("Source sentence", exact=True)).to_have_value(
+        "If it rains tomorrow, we will stay at home."
+    )
+    assert asked(page)["checkpoint"] == "en-zh"
 
 
 def test_the_checkpoint_stays_from_page_to_page(app, visit, idle):
@@ -80,9 +88,6 @@ def test_the_checkpoint_stays_from_page_to_page(app, visit, idle):
     page.get_by_role("radio", name="5 Shuffle the words").click()
     idle(page)
     assert asked(page)["checkpoint"] == "sort"
-    page.go_back()
-    idle(page)
-    expect(heading(page)).to_be_visible()
 
 
 def test_two_visitors_see_their_own(app, visit, idle):
@@ -91,3 +96,19 @@ def test_two_visitors_see_their_own(app, visit, idle):
     expect(first.get_by_label("Source sentence", exact=True)).to_have_value("1 2 3 4")
     expect(second.get_by_label("源句", exact=True)).to_have_value("4 3 2 1")
     expect(heading(first)).to_have_text("Attention heads")
+
+
+def test_what_was_typed_is_there_when_one_comes_back(app, visit, idle):
+    page = visit(f"{app}/attention_heads?lang=en&checkpoint=reverse&beam=4")
+    source = page.get_by_label("Source sentence", exact=True)
+    source.fill("5 6 7 8")
+    source.press("Enter")
+    idle(page)
+    assert (asked(page)["source"], asked(page)["beam"]) == ("5 6 7 8", "4")
+    page.get_by_role("link", name="Positional encoding").click()
+    idle(page)
+    expect(heading(page)).to_have_text("Positional encoding")
+    page.get_by_role("link", name="Attention heads").click()
+    idle(page)
+    expect(source).to_have_value("5 6 7 8")
+    assert asked(page)["checkpoint"] == "reverse"
