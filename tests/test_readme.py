@@ -1,0 +1,45 @@
+"""What the README says is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from transformer.__main__ import cli
+
+ROOT = Path(__file__).parents[1]
+TEXTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "CONTRIBUTING.md", "docs/log.md")
+}
+COMMANDS = sorted({
+    line.strip().split(" < ")[0]
+    for text in TEXTS.values()
+    for line in text.splitlines()
+    if line.strip().startswith("python -m transformer ")
+})  # fmt: skip
+
+
+def test_the_python_of_the_readme_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (block,) = re.findall(r"```python\n(.*?)```", TEXTS["README.md"], re.S)
+    exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert re.search(r"[\u4e00-\u9fff]", printed[0])
+    assert printed[1].startswith("torch.Size([3, 6, ")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_has_the_options_that_are_shown(line):
+    name, *arguments = shlex.split(line)[3:]
+    cli.commands[name].make_context(name, arguments, resilient_parsing=True)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_file_that_is_named_is_there(name):
+    for path in re.findall(r"\]\((?!http)([^)#]+)\)", TEXTS[name]):
+        assert (ROOT / Path(name).parent / path).exists(), path
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^\s*make ([a-z]+)\b", TEXTS[name], re.M):
+        assert re.search(rf"^{target}\b|checkpoint", makefile, re.M), target
