@@ -39,6 +39,11 @@ def page_files() -> list[PageFile]:
     ]
 
 
+def page_path(page: PageFile) -> Path:
+    """Where the script of a page lies."""
+    return ROOT / "pages" / f"{page.name}.py"
+
+
 def navigate() -> st.Page:
     """Settle the language, show the navigation, and return the page that the address asks for."""
     settle_language()
@@ -46,19 +51,19 @@ def navigate() -> st.Page:
     st.set_page_config(
         page_title=_("Headlight"), page_icon=str(FAVICON), layout="wide", initial_sidebar_state=256
     )
+    opening, *others = page_files()
+    # The page that opens the app stands at the root, whatever path it is given; the name of its file leads there.
+    root = st.Page(page_path(opening), title=opening.title, icon=opening.icon, url_path="root", default=True)
+
+    def go_to_root() -> None:
+        st.switch_page(root, query_params=st.query_params.to_dict())
+
+    alias = st.Page(go_to_root, title=opening.title, url_path=opening.name, visibility="hidden")
     pages = [
-        st.Page(
-            ROOT / "pages" / f"{page.name}.py",
-            title=page.title,
-            icon=page.icon,
-            url_path=page.name,
-            default=page.name == "home",
-        )
-        for page in page_files()
-        if (ROOT / "pages" / f"{page.name}.py").exists()
+        st.Page(page_path(page), title=page.title, icon=page.icon, url_path=page.name) for page in others
     ]
     st.session_state[_ROUTED] = True
-    return st.navigation(pages)
+    return st.navigation([root, *pages, alias])
 
 
 def page_start() -> None:

@@ -40,6 +40,22 @@ def test_a_deep_link_as_the_first_request_after_the_start(serve, visit):
         assert asked(page)["pos"] == "5"
 
 
+def test_the_home_pages_own_path_as_the_first_request_after_the_start(serve, visit):
+    with serve() as address:
+        expect(heading(visit(f"{address}/home?lang=zh"))).to_have_text("看看 Transformer 在注意什么")
+
+
+def test_every_page_is_found_under_the_name_of_its_file(app, visit):
+    for name, title in (
+        ("home", "See what a Transformer attends to"),
+        ("attention_heads", "Attention heads"),
+        ("positional_encoding", "Positional encoding"),
+    ):
+        page = visit(f"{app}/{name}?lang=en")
+        expect(heading(page)).to_have_text(title)
+        expect(page.get_by_text("Page not found")).to_have_count(0)
+
+
 def test_positional_encoding_keeps_its_state_over_language_and_reload(app, visit, idle):
     page = visit(f"{app}/positional_encoding?lang=en&step=dot_product")
     slider = page.get_by_role("slider", name="Length")
