@@ -12,6 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
+
+# A busy machine may need long for what an idle one does at once.
+expect.set_options(timeout=30_000)
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -145,9 +149,18 @@ def idle():
     return wait_idle
 
 
+# Nothing ran, and something stood on the page, for a while: one run may follow another.
+SETTLED = """() => {
+  const app = document.querySelector("[data-testid=stApp]");
+  const settled = app?.dataset.testScriptState === "notRunning" &&
+    document.querySelector("[data-testid=stMainBlockContainer] [data-testid=stElementContainer]") &&
+    !document.querySelector("[data-testid=stSkeleton], [data-testid=stAppSkeleton]");
+  if (!settled) window.settledSince = undefined;
+  else window.settledSince ??= performance.now();
+  return settled && performance.now() - window.settledSince > 400;
+}"""
+
+
 def wait_idle(page) -> None:
-    # A change starts a run a moment after it; runs may follow one another.
-    page.wait_for_timeout(300)
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
-    page.wait_for_timeout(100)
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=60_000)
+    page.evaluate("() => { window.settledSince = undefined; }")
+    page.wait_for_function(SETTLED, timeout=90_000)
