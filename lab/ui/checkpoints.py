@@ -7,7 +7,7 @@ import streamlit as st
 
 from lab.ui.language import _
 from lab.ui.state import menu
-from transformer.checkpoint import CONFIG, Checkpoint, Snapshots, load, read_config
+from transformer.checkpoint import CONFIG, Checkpoint, load, read_config
 
 CHECKPOINTS = Path(__file__).parents[2] / "assets" / "checkpoints"
 # The order in the menu; a folder that is not named here comes after these.
@@ -72,23 +72,6 @@ def _load(name: str, modified: int) -> Checkpoint:
     # Streamlit collects garbage after every run; what stays for good need not be searched each time.
     gc.freeze()
     return checkpoint
-
-
-def load_snapshots(name: str) -> Snapshots | None:
-    """Attention of the probe sentences over the training of a checkpoint, or None where it was not recorded.
-
-    Raises:
-        ValueError: If the files are damaged.
-    """
-    folder = CHECKPOINTS / name
-    if name not in checkpoint_names() or not (folder / "snapshots.json").exists():
-        return None
-    return _load_snapshots(name, (folder / "snapshots.json").stat().st_mtime_ns)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _load_snapshots(name: str, modified: int) -> Snapshots:
-    return Snapshots.load(CHECKPOINTS / name)
 
 
 def checkpoint_menu() -> str | None:
