@@ -12,8 +12,11 @@ from transformer.checkpoint import CONFIG, Checkpoint, load, read_config
 CHECKPOINTS = Path(__file__).parents[2] / "assets" / "checkpoints"
 # The order in the menu; a folder that is not named here comes after these.
 SHIPPED = ("en-zh", "zh-en", "anaphora", "reverse", "sort")
-# In its translation the order of the words changes.
-TELLING = {"en-zh": "If it rains tomorrow, we will stay at home."}
+# Sentences that these models translate well, and in another order.
+TELLING = {
+    "en-zh": "If it rains tomorrow, we will stay at home.",
+    "zh-en": "如果明天下雨，我们就待在家里。",
+}
 OPPOSITE = {"en-zh": "zh-en", "zh-en": "en-zh"}
 
 

@@ -89,10 +89,10 @@ def test_an_example_of_the_home_page_is_one_click_away(app, visit, idle):
     assert asked(page)["lang"] == "en"
     page.get_by_role("link", name="Home").click()
     idle(page)
-    page.get_by_role("link", name="If it rains tomorrow, we will stay at home.").click()
+    page.get_by_role("link", name="The book she bought yesterday is very interesting.").click()
     idle(page)
     expect(page.get_by_label("Source sentence", exact=True)).to_have_value(
-        "If it rains tomorrow, we will stay at home."
+        "The book she bought yesterday is very interesting."
     )
     assert asked(page)["checkpoint"] == "en-zh"
 
