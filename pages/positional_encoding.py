@@ -9,6 +9,7 @@ import numpy as np
 import streamlit as st
 import torch
 from plotly.graph_objects import Figure
+from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from lab.figures import positions as figures
@@ -38,6 +39,9 @@ FURTHEST = 64
 MOST_TOKENS = 40
 ROTARY_POSITIONS = 32
 LONGEST_SEED = 9999
+# Pixels: a slider, a menu, and a picture that has another one beside it.
+CONTROL, CHOICE, PICTURE = 140, 168, 456
+ERROR = r" $|R_k\,PE_{pos}-PE_{pos+k}|$"
 EXAMPLES = {
     "en-zh": "The book she bought yesterday is very interesting.",
     "zh-en": "她昨天买的那本书很有意思。",
@@ -49,12 +53,11 @@ EXAMPLES = {
 
 def waves() -> None:
     """Step 1: sines and cosines from fast to slow."""
-    width, length, base, pairs_place = wave_controls(extra=True)
-    with pairs_place:
-        pairs = st.multiselect(
-            _("Pairs $i$ drawn as waves"), range(width // 2), default=sorted({0, width // 16, width // 6}),
-            max_selections=figures.MAX_PAIRS, key="pairs", bind="query-params",
-        )  # fmt: skip
+    width, length, base, row = wave_controls()
+    pairs = row.multiselect(
+        _("Pairs $i$ drawn as waves"), range(width // 2), default=sorted({0, width // 16, width // 6}),
+        max_selections=figures.MAX_PAIRS, key="pairs", bind="query-params", width=2 * CONTROL,
+    )  # fmt: skip
     table, frequencies = sinusoidal(length, width, base), angular_frequencies(width, base)
     figure = figures.wave_figure(
         table.numpy(), frequencies.float().numpy(), pairs,
@@ -75,10 +78,11 @@ def waves() -> None:
 
 def dot_products() -> None:
     """Step 2: how alike two encodings are says how far apart they stand."""
-    width, length, base, _place = wave_controls()
+    width, length, base, row = wave_controls()
+    row.latex(r"PE_{pos}\cdot PE_{pos+k}=\sum_{i=0}^{d_{model}/2-1}\cos(\omega_i k)", width="content")
     table = sinusoidal(length, width, base)
     products = table @ table.T
-    matrix, curves = st.columns([2, 3], gap="medium")
+    matrix, curves = side_by_side()
     with matrix:
         figure = figures.similarity_figure(
             products.numpy(), largest=width / 2, position=_("position"), value=_("dot product"),
@@ -89,36 +93,37 @@ def dot_products() -> None:
         rows = sorted({0, length // 4, length // 2, 3 * length // 4, length - 1})
         figure = figures.offset_figure(
             products.numpy(), rows, offset=_("distance k"), value=_("dot product"),
-            position_name=_("from position {position}"), title=_("The same numbers against the distance"),
+            position_symbol="pos", title=_("The same numbers against the distance"),
         )  # fmt: skip
         show(figure, _("Dot product against distance for several positions; the lines lie on one another."))
-    sentence, number, formula = st.columns([4, 2, 4], gap="medium", vertical_alignment="center")
-    with sentence:
-        st.markdown(
-            _(
-                "The lines lie on one another: the dot product knows only **how far apart** two words stand. It is "
-                "symmetric, so by itself it cannot tell left from right."
-            )
-        )
-    number.metric(_("Largest difference at equal distance"), f"{offset_spread(products):.1e}")
-    formula.latex(r"PE_{pos}\cdot PE_{pos+k}=\sum_{i=0}^{d/2-1}\cos(\omega_i k)")
+    result = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    result.markdown(
+        _(
+            "The lines lie on one another: the dot product knows only **how far apart** two words stand. It is "
+            "symmetric, so by itself it cannot tell left from right."
+        ),
+        width=560,
+    )
+    result.metric(
+        _("Largest difference at equal distance"),
+        figures.short_number(offset_spread(products)),
+        width="content",
+    )
 
 
 def rotation() -> None:
     """Step 3: one matrix moves every encoding on by k."""
-    width, length, base, _place = wave_controls()
-    left, right = st.columns([1, 1], gap="large")
+    width, length, base, row = wave_controls()
+    position = row.slider(_("Position $pos$"), 0, FURTHEST, 3, key="pos", bind="query-params", width=CONTROL)
+    offset = row.slider(_("Distance $k$"), 1, FURTHEST, 5, key="k", bind="query-params", width=CONTROL)
+    pair = row.selectbox(
+        _("Pair $i$"), range(width // 2), index=width // 16, key="pair", bind="query-params", width=90
+    )
+    position, offset = bounded(position, 0, FURTHEST), bounded(offset, 1, FURTHEST)
+    table = sinusoidal(max(length, position + offset + 1), width, base)
+    frequency = angular_frequencies(width, base)[pair].item()
+    left, right = side_by_side()
     with left:
-        columns = st.columns(3)
-        position = columns[0].slider(_("Position $pos$"), 0, FURTHEST, 3, key="pos", bind="query-params")
-        offset = columns[1].slider(_("Distance $k$"), 1, FURTHEST, 5, key="k", bind="query-params")
-        default = width // 16
-        pair = columns[2].selectbox(
-            _("Pair $i$"), range(width // 2), index=default, key="pair", bind="query-params"
-        )
-        position, offset = bounded(position, 0, FURTHEST), bounded(offset, 1, FURTHEST)
-        table = sinusoidal(max(length, position + offset + 1), width, base)
-        frequency = angular_frequencies(width, base)[pair].item()
         figure = figures.clock_figure(
             table.numpy(), pair, frequency, position, offset,
             sine=_("dimension {number} (sin)").format(number=2 * pair),
@@ -150,8 +155,8 @@ def rotation() -> None:
             rf"k\,\omega_{{{pair}}}={offset * frequency:.3g}\ \mathrm{{rad}}={np.degrees(offset * frequency):.3g}°"
         )
         st.metric(
-            _("Largest error for {length} positions").format(length=length),
-            f"{error.item():.1e}",
+            _("Largest error for {length} positions").format(length=length) + ERROR,
+            figures.short_number(error.item()),
         )
         st.markdown(
             _(
@@ -164,11 +169,12 @@ def rotation() -> None:
 def other_ways() -> None:
     """Step 4: positions that are learned, turned into queries and keys, or taken off the scores."""
     kinds = {"learned": _("Learned"), "rotary": _("Rotary"), "alibi": "ALiBi"}
-    kind = segments(_("Instead of the waves"), kinds, key="kind", label_visibility="collapsed")
-    {"learned": learned, "rotary": rotary, "alibi": alibi}[kind]()
+    row = st.container(horizontal=True)
+    kind = segments(_("Instead of the waves"), kinds, key="kind", place=row.container(width="content"))
+    {"learned": learned, "rotary": rotary, "alibi": alibi}[kind](row)
 
 
-def learned() -> None:
+def learned(row: DeltaGenerator) -> None:
     """A table with a row a position, trained like any other weight."""
     name = checkpoint_with("learned")
     if name is None:
@@ -178,28 +184,40 @@ def learned() -> None:
         return
     most = min(64, checkpoint.model.config.max_length)
     count = bounded(
-        st.slider(_("Positions shown"), 4, most, min(24, most), key="rows", bind="query-params"), 4, most
+        row.slider(
+            _("Positions shown"), 4, most, min(24, most), key="rows", bind="query-params", width=2 * CONTROL
+        ),
+        4,
+        most,
     )
     with torch.inference_mode():
         table = checkpoint.model.source_positions(count)[0]
     waves_table = sinusoidal(count, table.shape[1], checkpoint.model.config.position_base)
     longest = longest_training_text(checkpoint, checkpoint.hash)
-    left, right = st.columns(2, gap="medium")
+    left, right = side_by_side()
+    spreads = []
     for place, title, rows, boundary in (
         (left, _("Learned table of this model"), table, longest if longest and longest < count else None),
         (right, _("Sinusoids of the same width"), waves_table, None),
     ):
         unit = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        similarities = unit @ unit.T
+        spreads.append(offset_spread(similarities))
         figure = figures.similarity_figure(
-            (unit @ unit.T).numpy(), largest=1.0, position=_("position"), value=_("cosine similarity"),
+            similarities.numpy(), largest=1.0, position=_("position"), value=_("cosine similarity"),
             title=title, boundary=boundary,
         )  # fmt: skip
         with place:
             show(figure, title)
     st.markdown(
         _(
-            "The table of the model “{title}”: nobody gave it a pattern. What it knows of the order, it found in training."
-        ).format(title=checkpoint_title(name))
+            "The table of the model “{title}”: nobody gave it a pattern; what it knows of the order, it found in "
+            "training. At equal distance its similarities differ by up to {learned}, those of the sinusoids by {waves}."
+        ).format(
+            title=checkpoint_title(name),
+            learned=figures.short_number(spreads[0]),
+            waves=figures.short_number(spreads[1]),
+        )
     )
     if longest:
         st.markdown(
@@ -210,7 +228,7 @@ def learned() -> None:
         )
 
 
-def rotary() -> None:
+def rotary(row: DeltaGenerator) -> None:
     """Queries and keys turned by their position."""
     name = checkpoint_with("rotary")
     if name is None:
@@ -219,9 +237,8 @@ def rotary() -> None:
     if checkpoint is None:
         return
     config = checkpoint.model.config
-    columns = st.columns([3, 2, 2, 2])
-    text = columns[0].text_input(
-        _("Text the model reads"), EXAMPLES["reverse"], key="rotary_text", bind="query-params"
+    text = row.text_input(
+        _("Text the model reads"), EXAMPLES["reverse"], key="rotary_text", bind="query-params", width=CHOICE
     )
     encoded = read_text(checkpoint, text)
     if encoded is None:
@@ -231,22 +248,24 @@ def rotary() -> None:
         for layer in range(1, config.encoder_layers + 1)
         for head in range(1, config.num_heads + 1)
     }
-    chosen = menu(_("Head"), heads, key="rotary_head", place=columns[1])
-    layer, head = (int(number) - 1 for number in chosen.split("."))
-    places = {str(place): f"{place} · {token}" for place, token in enumerate(encoded.tokens)}
-    last = len(places) - 1
-    query_place = int(
-        menu(
-            _(":blue[Query] of token"),
-            places,
-            key="rotary_query",
-            default=str(min(2, last)),
-            place=columns[2],
-        )
+    layer, head = (
+        int(number) - 1
+        for number in menu(_("Head"), heads, key="rotary_head", place=row.container(width=CHOICE)).split(".")
     )
-    key_place = int(
-        menu(
-            _(":orange[Key] of token"), places, key="rotary_key", default=str(min(5, last)), place=columns[3]
+    places = {str(place): f"{place} · {token}" for place, token in enumerate(encoded.tokens)}
+    query_place, key_place = (
+        int(
+            menu(
+                label,
+                places,
+                key=key,
+                default=str(min(default, len(places) - 1)),
+                place=row.container(width=CONTROL),
+            )
+        )
+        for label, key, default in (
+            (_(":blue[Query] of token"), "rotary_query", 2),
+            (_(":orange[Key] of token"), "rotary_key", 5),
         )
     )
     attention = f"encoder.{layer}.self_attention"
@@ -266,7 +285,7 @@ def rotary() -> None:
             scale=checkpoint.model.encoder[layer].self_attention.attention.scale,
         )  # fmt: skip
     observed = trace[f"{attention}.scores"][0, head, query_place, key_place].item()
-    left, right = st.columns([2, 3], gap="medium")
+    left, right = side_by_side()
     with left:
         largest = float(f"{scores.abs().max().item():.2g}") or 1.0
         figure = figures.similarity_figure(
@@ -281,41 +300,53 @@ def rotary() -> None:
         rows = [0, ROTARY_POSITIONS // 4, ROTARY_POSITIONS // 2, ROTARY_POSITIONS - 1]
         figure = figures.offset_figure(
             scores.numpy(), rows, offset=_("distance k from query to key"), value=_("score"),
-            position_name=_("query at {position}"), title=_("The same scores against the distance"),
+            position_symbol="m", title=_("The same scores against the distance"),
             observed=(key_place - query_place, observed, _("in this text")),
         )  # fmt: skip
         show(
             figure,
             _("Score against distance with the query at several positions; the lines lie on one another."),
         )
-    sentence, number = st.columns([5, 2], gap="medium", vertical_alignment="center")
-    sentence.markdown(
+    result = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    result.markdown(
         _(
             "Rotary positions add nothing to the words: query and key are **turned** by their positions, with the same "
             "rotations as before. So $R_m q\\cdot R_n k$ depends on $n-m$ alone. The diamond is the score this head "
             "really gave: {score}."
-        ).format(score=f"{observed:.3g}")
+        ).format(score=f"{observed:.3g}"),
+        width=600,
     )
-    number.metric(_("Largest difference at equal distance"), f"{offset_spread(scores):.1e}")
+    result.metric(
+        _("Largest difference at equal distance"),
+        figures.short_number(offset_spread(scores)),
+        width="content",
+    )
 
 
-def alibi() -> None:
+def alibi(row: DeltaGenerator) -> None:
     """A penalty on the scores that grows with the distance."""
-    columns = st.columns([1, 1, 1])
-    heads = columns[0].select_slider(
-        _("Heads"), (1, 2, 3, 4, 6, 8), 8, key="alibi_heads", bind="query-params"
+    heads = row.select_slider(
+        _("Heads"), (1, 2, 3, 4, 6, 8), 8, key="alibi_heads", bind="query-params", width=CONTROL
     )
-    length = columns[1].slider(_("Length"), 4, 64, 16, key="alibi_length", bind="query-params")
+    length = row.slider(_("Length"), 4, 64, 16, key="alibi_length", bind="query-params", width=CONTROL)
+    row.latex(r"score_{ij}=\frac{q_i\cdot k_j}{\sqrt{d_k}}-m_h\,|i-j|", width="content")
+    length = bounded(length, 4, 64)
     slopes = alibi_slopes(heads)
-    bias = alibi_bias(slopes, bounded(length, 4, 64), bounded(length, 4, 64))[0]
-    titles = [
-        _("head {head} · slope {slope}").format(head=head, slope=f"{slope:.3g}")
-        for head, slope in enumerate(slopes.tolist(), start=1)
-    ]
-    figure = figures.alibi_figure(
-        bias.numpy(), titles, key=_("key position"), query=_("query position"), value=_("added to the score")
-    )
-    show(figure, _("The penalty of each head, growing with the distance from query to key."))
+    bias = alibi_bias(slopes, length, length)[0, :, 0]  # (H, T): from the first position to each
+    numbers = range(1, heads + 1)
+    left, right = side_by_side()
+    with left:
+        figure = figures.falling_figure(
+            bias.numpy(), [f"m<sub>{head}</sub> = {slope:.3g}" for head, slope in zip(numbers, slopes, strict=True)],
+            distance=_("distance"), value=_("added to the score"), title=_("Taken off the score"),
+        )  # fmt: skip
+        show(figure, _("What each head adds to a score: straight lines that fall with the distance."))
+    with right:
+        figure = figures.falling_figure(
+            bias.exp().numpy(), [_("head {head}").format(head=head) for head in numbers],
+            distance=_("distance"), value=_("factor"), title=_("What that leaves of a weight, before it is normalised"),
+        )  # fmt: skip
+        show(figure, _("The factor on the weight by head and distance: steep heads keep only near words."))
     st.markdown(
         _(
             "ALiBi takes slope × distance off each score: near words win, steep heads look near and flat heads look "
@@ -333,15 +364,20 @@ def shuffle() -> None:
     checkpoint = usable_checkpoint(name)
     if checkpoint is None:
         return
-    columns = st.columns([5, 3, 2], vertical_alignment="bottom")
-    text = columns[0].text_input(
-        _("Sentence"), EXAMPLES.get(name, EXAMPLES["en-zh"]), key=f"sentence_{name}", bind="query-params"
+    row = st.container(horizontal=True, gap="medium")
+    text = row.text_input(
+        _("Sentence"),
+        EXAMPLES.get(name, EXAMPLES["en-zh"]),
+        key=f"sentence_{name}",
+        bind="query-params",
+        width=480,
     )
     ways = {"shuffled": _("Shuffled"), "reversed": _("Reversed")}
-    way = segments(_("New order"), ways, key="order", place=columns[1])
-    seed = columns[2].number_input(
-        _("Shuffle number"), 0, LONGEST_SEED, 1, key="seed", bind="query-params", disabled=way == "reversed"
-    )
+    way = segments(_("New order"), ways, key="order", place=row.container(width="content"))
+    seed = row.number_input(
+        _("Shuffle number"), 0, LONGEST_SEED, 1, key="seed", bind="query-params", disabled=way == "reversed",
+        width=CONTROL,
+    )  # fmt: skip
     encoded = read_text(checkpoint, text)
     if encoded is None:
         return
@@ -376,7 +412,11 @@ def shuffle() -> None:
             _(
                 "**Without positions the encoder sees a set:** each word's output is the same in both orders, up to "
                 "rounding ({off} beside outputs as large as {size}). With positions it changes by up to {on}."
-            ).format(off=f"{worst_off:.1e}", size=f"{proof.size_without:.2g}", on=f"{worst_on:.2g}")
+            ).format(
+                off=figures.short_number(worst_off),
+                size=figures.short_number(proof.size_without),
+                on=figures.short_number(worst_on),
+            )
         )
     with st.expander(_("What exactly is compared")):
         st.markdown(
@@ -390,20 +430,13 @@ def shuffle() -> None:
         )
 
 
-def wave_controls(*, extra: bool = False) -> tuple[int, int, int, st.delta_generator.DeltaGenerator | None]:
-    """Width, length and base of the sinusoids, and room for one more control beside them."""
-    columns = st.columns([1, 1, 1, 2] if extra else [1, 1, 1])
-    width = columns[0].select_slider("$d_{model}$", WIDTHS, 64, key="d_model", bind="query-params")
-    length = columns[1].slider(_("Length"), *LENGTHS, 64, key="length", bind="query-params")
-    base = columns[2].select_slider(
-        _("Base"),
-        BASES,
-        10000,
-        key="base",
-        bind="query-params",
-        format_func=lambda base: f"{base:,}".replace(",", " "),
-    )
-    return width, bounded(length, *LENGTHS), base, columns[3] if extra else None
+def wave_controls() -> tuple[int, int, int, DeltaGenerator]:
+    """Width, length and base of the sinusoids, and the row they stand in, for more controls beside them."""
+    row = st.container(horizontal=True, gap="medium")
+    width = row.select_slider("$d_{model}$", WIDTHS, 64, key="d_model", bind="query-params", width=CONTROL)
+    length = row.slider(_("Length"), *LENGTHS, 64, key="length", bind="query-params", width=CONTROL)
+    base = row.select_slider(_("Base"), BASES, 10000, key="base", bind="query-params", width=CONTROL)
+    return width, bounded(length, *LENGTHS), base, row
 
 
 def checkpoint_with(kind: str) -> str | None:
@@ -469,6 +502,12 @@ def show(figure: Figure, alt: str) -> None:
     st.plotly_chart(figure, config=figures.CONFIG, alt=alt)
 
 
+def side_by_side() -> tuple[DeltaGenerator, DeltaGenerator]:
+    """Two places for pictures beside one another, or below where there is no room."""
+    row = st.container(horizontal=True, gap="small")
+    return row.container(width=PICTURE), row.container(width=PICTURE)
+
+
 def bounded(value: int, low: int, high: int) -> int:
     """A widget's value within its limits, which only the browser keeps."""
     return min(max(value, low), high)
@@ -493,7 +532,7 @@ STEPS = {
     "shuffle": (_("5 Shuffle the words"), shuffle),
 }
 st.title(_("Positional encoding"))
-opening = st.container(horizontal=True, vertical_alignment="center", gap="large")
+opening = st.container(horizontal=True, vertical_alignment="center", gap="medium")
 opening.markdown(
     _(
         "Attention on its own sees a **set**: shuffle the words and nothing changes. So the paper adds to each word a "

@@ -18,13 +18,14 @@ Array = NDArray[np.float32]
 CONFIG = {"showSendToCloud": False, "displaylogo": False, "scrollZoom": False}
 
 NEGATIVE, POSITIVE = "#B5722B", "#23919C"
-# Slow waves are light, fast ones strong; none of these hues has a meaning elsewhere.
-WAVES = ("#7A5195", "#D1495B", "#3B8EA5", "#9A8C2C")
+# Legible on light and on dark paper; none of these hues has a meaning elsewhere.
+WAVES = ("#9467BD", "#D1495B", "#3B8EA5", "#9A8C2C")
 WITH_POSITIONS, WITHOUT_POSITIONS = POSITIVE, NEGATIVE
 MUTED = "rgba(128,128,128,0.55)"
 FAINT = "rgba(128,128,128,0.18)"
 FONT_SIZE = 13
 MAX_PAIRS = len(WAVES)
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def rgba(colour: str, opacity: float) -> str:
@@ -39,7 +40,6 @@ DIVERGING = [
     [0.5, rgba(POSITIVE, 0)],
     [1.0, rgba(POSITIVE, 1)],
 ]
-PENALTY = [[0.0, rgba(NEGATIVE, 1)], [1.0, rgba(NEGATIVE, 0)]]
 
 
 def wave_figure(
@@ -109,7 +109,7 @@ def wave_figure(
     figure.update_yaxes(tickvals=number_ticks(width), ticklabelstandoff=8, row=2, col=1)
     figure.update_xaxes(showgrid=False, zeroline=False, range=[-0.5, length - 0.5])
     figure.update_xaxes(title=position, row=2, col=1)
-    return finish(figure, height=480, right=90)
+    return finish(figure, height=450, right=90)
 
 
 def similarity_figure(
@@ -153,7 +153,7 @@ def similarity_figure(
         title=position, tickvals=ticks, showgrid=False, zeroline=False, range=[size - 0.5, -0.5],
         scaleanchor="x", constrain="domain",
     )  # fmt: skip
-    return finish(figure, height=420, right=20, title=title)
+    return finish(figure, height=400, right=20, title=title)
 
 
 def offset_figure(
@@ -162,7 +162,7 @@ def offset_figure(
     *,
     offset: str,
     value: str,
-    position_name: str,
+    position_symbol: str,
     title: str = "",
     observed: tuple[int, float, str] | None = None,
 ) -> go.Figure:
@@ -173,7 +173,7 @@ def offset_figure(
         positions: Which rows to draw, from the widest line to the narrowest.
         offset: What the horizontal axis is called.
         value: What a number is called.
-        position_name: Text of a line's name with the placeholder ``{position}``.
+        position_symbol: The symbol of the position a line belongs to.
         title: What stands above.
         observed: A distance, a number and its name, drawn as a point.
     """
@@ -181,7 +181,7 @@ def offset_figure(
     figure = go.Figure()
     widths = np.linspace(13, 1.5, len(positions)) if len(positions) > 1 else [3.0]
     for index, (row, width) in enumerate(zip(positions, widths, strict=True)):
-        name = position_name.format(position=row)
+        name = f"{position_symbol} = {row}"
         figure.add_scatter(
             x=np.arange(length, dtype=np.float32) - row,
             y=products[row],
@@ -207,8 +207,17 @@ def offset_figure(
         )
     figure.update_xaxes(title=offset, showgrid=False, zeroline=True, zerolinecolor=FAINT)
     figure.update_yaxes(title=value, gridcolor=FAINT, zerolinecolor=MUTED)
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0})
-    return finish(figure, height=420, right=20, title=title, top=112 if title else 60)
+    # The legend may be wider than the axes below it.
+    legend = {
+        "orientation": "h",
+        "y": 1.0,
+        "yanchor": "bottom",
+        "x": 0.5,
+        "xanchor": "center",
+        "entrywidth": 62,
+    }
+    figure.update_layout(showlegend=True, legend=legend)
+    return finish(figure, height=400, right=20, title=title, top=84)
 
 
 def clock_figure(
@@ -256,8 +265,8 @@ def clock_figure(
         hoverinfo="skip",
     )
     ends = (
-        (position, WAVES[2], f"PE({position})"),
-        (position + offset, WAVES[0], f"PE({position + offset})"),
+        (position, WAVES[2], f"PE<sub>{position}</sub>"),
+        (position + offset, WAVES[0], f"PE<sub>{position + offset}</sub>"),
     )
     for place, colour, name in ends:
         x, y = float(cosines[place]), float(sines[place])
@@ -280,7 +289,7 @@ def clock_figure(
     for angle, push, (_, colour, name) in zip((first, second), (-side, side), ends, strict=True):
         angle += 0.13 * push * close
         figure.add_annotation(
-            x=1.2 * math.cos(angle), y=1.14 * math.sin(angle), text=name, showarrow=False,
+            x=1.25 * math.cos(angle), y=1.17 * math.sin(angle), text=name, showarrow=False,
             font={"color": colour, "size": 15},
         )  # fmt: skip
     axis = {"range": [-1.42, 1.42], "tickvals": [-1, 0, 1], "gridcolor": FAINT, "zerolinecolor": FAINT}
@@ -289,54 +298,42 @@ def clock_figure(
     return finish(figure, height=430, right=20)
 
 
-def alibi_figure(bias: Array, titles: Sequence[str], *, key: str, query: str, value: str) -> go.Figure:
-    """The penalty that ALiBi adds to the scores of each head, all heads in one colour scale.
+def falling_figure(
+    curves: Array, names: Sequence[str], *, distance: str, value: str, title: str
+) -> go.Figure:
+    """A number of each head against the distance, with the heads' names at the lines' ends.
 
     Args:
-        bias: Numbers (H, T, T) of at most 0, rows the queries; at most 8 heads.
-        titles: What stands above each head.
-        key: What the horizontal axes are called.
-        query: What the vertical axes are called.
+        curves: Numbers (H, T) for the distances 0 .. T - 1.
+        names: The H names.
+        distance: What the horizontal axis is called.
         value: What a number is called.
+        title: What stands above.
     """
-    heads, length = bias.shape[:2]
-    columns = min(4, heads)
-    rows = math.ceil(heads / columns)
-    figure = make_subplots(
-        rows=rows, cols=columns, subplot_titles=list(titles), shared_xaxes=True, shared_yaxes=True,
-        horizontal_spacing=0.02, vertical_spacing=0.11, x_title=key, y_title=query,
-    )  # fmt: skip
-    lowest = min(-1.0, math.floor(float(bias.min())))
-    for head in range(heads):
-        figure.add_heatmap(
-            z=bias[head],
-            coloraxis="coloraxis",
-            hovertemplate=f"{query} %{{y}}<br>{key} %{{x}}<br>{value} %{{z:.4f}}<extra></extra>",
-            row=head // columns + 1,
-            col=head % columns + 1,
+    heads, length = curves.shape
+    figure = go.Figure()
+    low, high = min(0.0, float(curves.min())), max(0.0, float(curves.max()))
+    ends = spread(curves[:, -1].tolist(), gap=0.07 * (high - low))
+    for head, (name, height) in enumerate(zip(names, ends, strict=True)):
+        figure.add_scatter(
+            x=np.arange(length, dtype=np.float32),
+            y=curves[head],
+            mode="lines",
+            name=name,
+            line={"color": shade(head, heads), "width": 2.5},
+            hovertemplate=f"{name}<br>{distance} %{{x}}<br>{value} %{{y:.4f}}<extra></extra>",
         )
-    for head in range(heads):
-        axis = "" if head == 0 else str(head + 1)
-        figure.update_layout(
-            {
-                f"xaxis{axis}": {
-                    "tickvals": number_ticks(length), "showgrid": False, "zeroline": False, "constrain": "domain",
-                    "range": [-0.5, length - 0.5],
-                },
-                f"yaxis{axis}": {
-                    "tickvals": number_ticks(length), "showgrid": False, "zeroline": False, "constrain": "domain",
-                    "range": [length - 0.5, -0.5], "scaleanchor": f"x{axis}",
-                },
-            }
+        figure.add_annotation(
+            x=1, xref="x domain", y=height, yref="y", text=name, showarrow=False, xanchor="left", xshift=8,
+            font={"size": FONT_SIZE},
         )  # fmt: skip
-    figure.update_layout(
-        coloraxis={
-            "colorscale": PENALTY, "cmin": lowest, "cmax": 0.0,
-            "colorbar": {"thickness": 10, "title": {"text": value, "side": "right"}},
-        }
+    beyond = 0.06 * (high - low)
+    figure.update_xaxes(title=distance, showgrid=False, zeroline=False)
+    figure.update_yaxes(
+        title=value, gridcolor=FAINT, zerolinecolor=MUTED,
+        range=[min(low, *ends) - beyond, max(high, *ends) + beyond],
     )  # fmt: skip
-    figure.update_annotations(font_size=FONT_SIZE)
-    return finish(figure, height=460 if rows == 2 else 330, right=20, top=30, left=70, bottom=60)
+    return finish(figure, height=400, right=112, title=title)
 
 
 def shuffle_figure(
@@ -361,9 +358,12 @@ def shuffle_figure(
             x=places,
             y=differences,
             marker={"color": colour, "line": {"width": 0}},
-            text=[short_number(number) for number in differences] if few else None,
+            text=[short_number(number) if number >= 1e-3 else "≈0" for number in differences]
+            if few
+            else None,
             textposition="outside",
             textfont={"size": 12},
+            constraintext="none",
             cliponaxis=False,
             customdata=np.asarray(tokens, dtype=str),
             hovertemplate=f"%{{customdata}}<br>{value} %{{y:.3g}}<extra></extra>",
@@ -375,7 +375,7 @@ def shuffle_figure(
     latin = any(character.isascii() and character.isalpha() for token in tokens for character in token)
     figure.update_xaxes(
         tickvals=places, ticktext=[plain(token) for token in tokens], showgrid=False, zeroline=False,
-        range=[-0.6, len(tokens) - 0.4], tickangle=-40 if latin and len(tokens) > 14 else 0,
+        range=[-0.6, len(tokens) - 0.4], autotickangles=[0, -40] if latin else [0], automargin=True,
         tickfont={"size": FONT_SIZE},
     )  # fmt: skip
     figure.update_annotations(font_size=14, x=0, xanchor="left")
@@ -383,14 +383,15 @@ def shuffle_figure(
         text=value, textangle=-90, x=0, xref="paper", xshift=-52, y=0.5, yref="paper", showarrow=False,
         font={"size": FONT_SIZE},
     )  # fmt: skip
-    return finish(figure, height=400, right=20, top=30, left=72)
+    return finish(figure, height=370, right=20, top=30, left=72)
 
 
 def short_number(number: float) -> str:
-    """Two significant digits; very small numbers as a power of ten."""
-    if number == 0:
-        return "0"
-    return f"{number:.0e}".replace("e-0", "e-") if number < 1e-3 else f"{number:.2g}"
+    """Two significant digits; very small numbers with a power of ten."""
+    if number == 0 or abs(number) >= 1e-3:
+        return f"{number:.2g}"
+    digits, exponent = f"{number:.1e}".split("e")
+    return f"{digits}×10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
 def plain(text: str) -> str:
@@ -401,7 +402,7 @@ def plain(text: str) -> str:
 def shade(index: int, count: int) -> str:
     """The colour of line `index` of `count`: light below, strong on top."""
     share = index / max(count - 1, 1)
-    light, strong = (0x9C, 0xD3, 0xDB), (0x7A, 0x51, 0x95)
+    light, strong = (0x6F, 0xBC, 0xC9), (0x7A, 0x51, 0x95)
     return f"rgb({','.join(str(round(a + share * (b - a))) for a, b in zip(light, strong, strict=True))})"
 
 

@@ -1,6 +1,7 @@
 """What the page of positional encodings sends to the browser, against the paper's formulas computed by hand."""
 
 import base64
+import itertools
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
+from lab.figures.positions import short_number, spread
 from transformer.checkpoint import load
 from transformer.data.tasks import TASKS
 from transformer.trace import Trace
@@ -52,13 +54,19 @@ def encoding(length, width, base):
     return table
 
 
+def shown(metric):
+    """The number of a metric, written like 1.2×10⁻⁷ or 0.012."""
+    digits, _, exponent = metric.value.partition("×10")
+    return float(digits) * 10.0 ** int(exponent.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+
+
 def points(figure, name):
     return next(trace for trace in figure.data if trace.name == name)
 
 
 @pytest.mark.parametrize(("width", "length", "base"), [(64, 64, 10000), (8, 20, 100)])
 def test_waves_and_table_are_the_papers(width, length, base):
-    (figure,) = figures(visit(step="waves", d_model=width, length=length, base=f"{base:,}".replace(",", " ")))
+    (figure,) = figures(visit(step="waves", d_model=width, length=length, base=base))
     expected = encoding(length, width, base)
     heatmap = next(trace for trace in figure.data if trace.type == "heatmap")
     np.testing.assert_allclose(numbers(heatmap.z), expected.T, atol=1e-5)
@@ -74,7 +82,7 @@ def test_dot_products_depend_on_the_distance_alone():
     for trace in curves.data:
         expected = [sum(math.cos(k * 10000 ** (-2 * i / 32)) for i in range(16)) for k in numbers(trace.x)]
         np.testing.assert_allclose(numbers(trace.y), expected, atol=1e-4)
-    assert float(app.metric[0].value) < 1e-4
+    assert shown(app.metric[0]) < 1e-4
 
 
 def test_the_rotation_carries_one_position_to_the_other():
@@ -82,26 +90,32 @@ def test_the_rotation_carries_one_position_to_the_other():
     (figure,) = figures(app)
     table = encoding(20, 16, 10000)
     for place in (7, 16):
-        point = points(figure, f"PE({place})")
+        point = points(figure, f"PE<sub>{place}</sub>")
         assert (numbers(point.x)[0], numbers(point.y)[0]) == pytest.approx(
             (table[place, 5], table[place, 4]), abs=1e-5
         )
-    assert float(app.metric[0].value) < 1e-5
+    assert shown(app.metric[0]) < 1e-5
     angle = 9 * 10000 ** (-4 / 16)
-    shown = " ".join(latex.value for latex in app.latex)
-    assert f"{angle:.3g}" in shown
+    equations = " ".join(latex.value for latex in app.latex)
+    assert f"{angle:.3g}" in equations
     turned = table[7, 4] * math.cos(angle) + table[7, 5] * math.sin(angle)
-    assert f"{turned:.3f}" in shown
+    assert f"{turned:.3f}" in equations
 
 
 def test_the_learned_table_is_the_checkpoints():
-    learned, waves = figures(visit(step="others", kind="learned", rows=16))
+    app = visit(step="others", kind="learned", rows=16)
+    learned, waves = figures(app)
     weights = load(ROOT / "assets" / "checkpoints" / "sort").model.state_dict()
     table = next(value for name, value in weights.items() if "source_positions" in name)[:16]
     expected = torch.nn.functional.cosine_similarity(table[:, None], table[None], dim=-1)
     np.testing.assert_allclose(numbers(learned.data[0].z), expected.numpy(), atol=1e-4)
     sines = encoding(16, 64, 10000)
     np.testing.assert_allclose(numbers(waves.data[0].z), sines @ sines.T / 32, atol=1e-4)
+    # The sinusoids' similarity is a matter of the distance alone; the learned table's is not.
+    diagonals = [np.diagonal(expected.numpy(), offset) for offset in range(16)]
+    largest = max(diagonal.max() - diagonal.min() for diagonal in diagonals)
+    assert largest > 0.1
+    assert any(f"differ by up to {largest:.2g}, those" in text.value for text in app.markdown)
 
 
 def test_rotary_scores_depend_on_the_distance_alone_and_one_is_the_traced_score():
@@ -122,13 +136,48 @@ def test_rotary_scores_depend_on_the_distance_alone_and_one_is_the_traced_score(
     assert (numbers(diamond.x)[0], numbers(diamond.y)[0]) == (5, pytest.approx(traced, abs=1e-5))
 
 
-def test_alibi_takes_off_what_press_et_al_say():
-    (figure,) = figures(visit(step="others", kind="alibi", alibi_heads=8, alibi_length=12))
-    heads = [trace for trace in figure.data if trace.type == "heatmap"]
-    assert len(heads) == 8
-    distance = np.abs(np.arange(12)[:, None] - np.arange(12)[None])
-    for head, trace in enumerate(heads, start=1):
-        np.testing.assert_allclose(numbers(trace.z), -distance / 2**head, atol=1e-6)
+@pytest.mark.parametrize(
+    ("heads", "slopes"),
+    [
+        (8, [2.0**-head for head in range(1, 9)]),
+        (4, [2.0 ** (-2 * head) for head in range(1, 5)]),
+        # Not a power of two: those of 2 heads, then the first of 4, as in the authors' code.
+        (3, [2.0**-4, 2.0**-8, 2.0**-2]),
+    ],
+)
+def test_alibi_takes_off_what_press_et_al_say(heads, slopes):
+    penalty, factor = figures(visit(step="others", kind="alibi", alibi_heads=heads, alibi_length=12))
+    assert len(penalty.data) == len(factor.data) == heads
+    distance = np.arange(12)
+    for slope, off, left in zip(slopes, penalty.data, factor.data, strict=True):
+        np.testing.assert_allclose(numbers(off.x), distance)
+        np.testing.assert_allclose(numbers(off.y), -slope * distance, atol=1e-6)
+        np.testing.assert_allclose(numbers(left.y), [math.exp(-slope * each) for each in distance], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0.0, "0"),
+        (1.37, "1.4"),
+        (0.0662, "0.066"),
+        (0.001, "0.001"),
+        (1.19e-7, "1.2×10⁻⁷"),
+        (-2.5e-12, "-2.5×10⁻¹²"),
+    ],
+)
+def test_short_numbers(number, text):
+    assert short_number(number) == text
+
+
+@pytest.mark.parametrize("heights", [[], [0.5], [0.0, 0.0, 0.0], [1.0, 0.98, -1.0, 0.99], [3.0, 1.0, 2.0]])
+def test_labels_keep_their_order_and_a_gap(heights):
+    placed = spread(heights, gap=0.24)
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    for lower, upper in itertools.pairwise(order):
+        assert placed[upper] - placed[lower] >= 0.24 - 1e-9
+    if all(abs(a - b) >= 0.24 for a, b in itertools.combinations(heights, 2)):
+        assert placed == heights
 
 
 @pytest.mark.parametrize(
@@ -155,6 +204,9 @@ def test_shuffled_words_change_nothing_without_positions(checkpoint, text):
     "query",
     [
         {"d_model": "abc", "length": "-5", "base": "x"},
+        {"d_model": "1000000000", "length": "1e9", "base": "1"},
+        {"d_model": "4", "pairs": "10"},
+        {"d_model": "5", "pairs": "x"},
         {"step": "nothing"},
         {"step": "rotation", "pair": "999", "pos": "1e9", "k": "-1"},
         {"step": "others", "kind": "rotary", "rotary_text": "😀", "rotary_query": "99"},
