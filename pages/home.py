@@ -4,7 +4,7 @@ from html import escape
 
 import streamlit as st
 
-from lab.figures.arcs import arcs_payload, sharpest_head
+from lab.figures.arcs import arcs_payload, sharpest_head, strongest_arc
 from lab.figures.reading_maps import reading_maps
 from lab.ui.arcs_view import arcs_view
 from lab.ui.checkpoints import checkpoint_names, checkpoint_title, example_sentences, usable_checkpoint
@@ -56,12 +56,17 @@ def picture(name: str) -> None:
     place = _("layer {layer} · head {head}").format(layer=layer + 1, head=head + 1)
     with st.container(border=True):
         arcs_view(arcs_payload(cross, layer, head), label=f"{_('Cross-attention')}, {place}", key="arcs")
-        st.caption(
-            _(
-                "Above: what the model read. Below: what it wrote, word by word. The arcs are the attention weights of one "
-                "head ({place}). Point at a word to read them: the order changes, and the head still finds the right word."
-            ).format(place=place)
-        )
+        told = _(
+            "Above: what the model read. Below: what it wrote. The arcs are the attention weights of one head ({place})."
+        ).format(place=place)
+        arc = strongest_arc(cross, layer, head)
+        if arc is not None:
+            noticed = _(
+                "To write “{written}”, it put {weight} of its attention on “{read}”. Point at any word to see where else it "
+                "looked, not always where one would expect."
+            ).format(written=arc.written, read=arc.read, weight=f"{arc.weight:.3g}")
+            told = f"{told}  \n{noticed}"
+        st.caption(told)
 
 
 def examples(names: list[str]) -> None:

@@ -1,8 +1,26 @@
 """One head of cross-attention as arcs from each written token to the source tokens it was read from."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from lab.figures.heads import AttentionMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arc:
+    """One weight of a head of cross-attention.
+
+    Attributes:
+        written: The target token that the row predicts.
+        read: The source token it lies on.
+        weight: The attention weight.
+    """
+
+    written: str
+    read: str
+    weight: float
 
 
 def sharpest_head(cross: AttentionMap) -> tuple[int, int]:
@@ -34,3 +52,37 @@ def arcs_payload(cross: AttentionMap, layer: int, head: int) -> dict[str, Any]:
         "target": list(cross.predicted_tokens),
         "weights": cross.weights[layer, head].tolist(),
     }
+
+
+def strongest_arc(cross: AttentionMap, layer: int, head: int) -> Arc | None:
+    """The largest weight of a head from a word to a word; punctuation and the end of the sentence are none.
+
+    Args:
+        cross: A cross-attention.
+        layer: Layer of the head, from 0.
+        head: Its number, from 0.
+
+    Returns:
+        The arc, or None where nothing that was read or nothing that was written has a letter or a digit.
+
+    Raises:
+        ValueError: If the rows of `cross` predict nothing.
+    """
+    if cross.predicted_tokens is None:
+        raise ValueError("Arcs need a map whose rows predict tokens; the encoder's do not.")
+    # The last token of both sides ends the sentence.
+    written = [place for place, token in enumerate(cross.predicted_tokens[:-1]) if _is_word(token)]
+    read = [place for place, token in enumerate(cross.key_tokens[:-1]) if _is_word(token)]
+    if not written or not read:
+        return None
+    weights = cross.weights[layer, head][np.ix_(written, read)]
+    row, column = divmod(int(weights.argmax()), len(read))
+    return Arc(
+        written=cross.predicted_tokens[written[row]],
+        read=cross.key_tokens[read[column]],
+        weight=float(weights[row, column]),
+    )
+
+
+def _is_word(token: str) -> bool:
+    return any(map(str.isalnum, token))

@@ -1,11 +1,19 @@
 """What surrounds the pages: deep links, language, and what the address keeps."""
 
+from itertools import pairwise
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
+from lab.figures.arcs import sharpest_head
+from lab.figures.reading_maps import reading_maps
+from transformer.analysis.reading import read
+from transformer.checkpoint import load
+
 pytestmark = pytest.mark.browser
+CHECKPOINTS = Path(__file__).parents[2] / "assets" / "checkpoints"
 
 
 def asked(page):
@@ -128,3 +136,35 @@ def test_what_was_typed_is_there_when_one_comes_back(app, visit, idle):
     idle(page)
     expect(source).to_have_value("5 6 7 8")
     assert asked(page)["checkpoint"] == "reverse"
+
+
+@pytest.mark.parametrize("width", [390, 800, 1400])
+def test_the_arcs_stay_readable_at_every_width(app, visit, width):
+    page = visit(f"{app}/?lang=en", width=width)
+    words = page.locator("svg.arcs .word text")
+    # Layout pixels: the picture is never scaled, so letters are as large as their style says.
+    sizes = words.evaluate_all("nodes => nodes.map(node => parseFloat(getComputedStyle(node).fontSize))")
+    assert min(sizes) >= 14
+    scale = page.locator("svg.arcs").evaluate(
+        "svg => svg.getBoundingClientRect().width / svg.width.baseVal.value"
+    )
+    assert scale == pytest.approx(1, abs=0.01)
+    for side in ("key", "query"):
+        boxes = page.locator(f"svg.arcs .{side} text").evaluate_all(
+            "nodes => nodes.map(node => node.getBoundingClientRect()).map(box => [box.left, box.right])"
+        )
+        assert all(right < left for (_, right), (left, _) in pairwise(boxes))
+
+
+def test_the_numbers_at_an_arc_are_the_models(app, visit):
+    checkpoint = load(CHECKPOINTS / "en-zh")
+    reading = read(checkpoint, "If it rains tomorrow, we will stay at home.")
+    config = checkpoint.model.config
+    cross = reading_maps(reading, config.d_model // config.num_heads)[2]
+    layer, head = sharpest_head(cross)
+    page = visit(f"{app}/?lang=en")
+    for row in range(len(reading.target.tokens)):
+        page.locator("svg.arcs .query").nth(row).focus()
+        shown = page.locator("svg.arcs .number").all_text_contents()[: len(reading.source.tokens)]
+        weights = cross.weights[layer, head, row]
+        assert shown == [f"{weight:.2f}" if weight >= 0.02 else "" for weight in weights.tolist()]
