@@ -1,5 +1,6 @@
 """The Chinese catalogues hold exactly the messages of the code, each once, with the same places to fill."""
 
+import re
 import string
 from pathlib import Path
 
@@ -10,6 +11,25 @@ from babel.messages.pofile import read_po
 ROOT = Path(__file__).parents[1]
 CATALOGUES = sorted((ROOT / "assets" / "locales" / "zh" / "LC_MESSAGES").glob("*.po"))
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "pages").glob("*.py")), *sorted((ROOT / "lab").rglob("*.py"))]
+# What a word of the field is called in Chinese, everywhere.
+GLOSSARY = {
+    "encoder": "编码器",
+    "decoder": "解码器",
+    "token": "词元",
+    "embedding": "嵌入",
+    "attention": "注意力",
+    "self-attention": "自注意力",
+    "cross-attention": "交叉注意力",
+    "attention weight": "注意力权重",
+    "query": "查询",
+    "key": "键",
+    "head": "头",
+    "masked": "掩码",
+    "positional encoding": "位置编码",
+    "greedy": "贪心",
+    "beam search": "束搜索",
+    "checkpoint": "检查点",
+}
 
 
 def messages_of_the_code() -> set[str]:
@@ -54,4 +74,15 @@ def test_places_to_fill_agree(translated):
         except ValueError:
             # Formulas have braces of their own and are never filled.
             assert ".format" not in message
+    assert wrong == []
+
+
+@pytest.mark.parametrize("term", GLOSSARY)
+def test_words_of_the_field_are_the_glossarys(term, translated):
+    named = re.compile(rf"\b{term}s?\b", re.IGNORECASE)
+    wrong = [
+        message
+        for message, translation in translated
+        if named.search(re.sub(r"{\w*}", "", message)) and GLOSSARY[term] not in translation
+    ]
     assert wrong == []

@@ -35,7 +35,16 @@ def test_a_page_opens_in_both_languages(page, language):
     assert [title.value for title in app.title] == [TITLES[page, language]]
 
 
-@pytest.mark.parametrize("checkpoint", ["reverse", "sort", "anaphora", "en-zh"])
+def test_what_the_address_asks_for_is_what_a_page_shows():
+    app = run(
+        "attention_heads", lang="zh", checkpoint="reverse", source="5 6 7 8", beam="4", target="8 7 6 5"
+    )
+    assert app.selectbox(key="checkpoint").value == "reverse"
+    assert app.text_input(key="source").value == "5 6 7 8"
+    assert app.text_input(key="target").value == "8 7 6 5"
+
+
+@pytest.mark.parametrize("checkpoint", ["reverse", "sort", "anaphora", "en-zh", "zh-en"])
 def test_every_checkpoint_opens_with_an_example(checkpoint):
     app = run("attention_heads", lang="en", checkpoint=checkpoint)
     assert app.selectbox(key="checkpoint").value == checkpoint

@@ -58,7 +58,7 @@ function draw(root, data) {
   data.weights.forEach((row, t) =>
     row.forEach((weight, s) => {
       if (weight < SMALLEST) return;
-      const [from, to] = [bottom - font, top + 8];
+      const [from, to] = [bottom - font - 4, top + 8];
       const middle = (from + to) / 2;
       const path = make("path", {
         d: `M${places.t[t]} ${from}C${places.t[t]} ${middle} ${places.s[s]} ${middle} ${places.s[s]} ${to}`,
