@@ -9,11 +9,15 @@ source_vocabulary.json, target_…   the two vocabularies
 metrics.jsonl                      one JSON object an event of the training
 snapshots.safetensors, .json       attention of the probe sentences over the training
 training_state.safetensors         what a resumed training needs; absent from shipped checkpoints
+previous_….safetensors             snapshots and training state of the save before
 =================================  ==================================================================
+
+Files of tensors carry a checksum: a flipped bit is found when they are read.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +42,8 @@ TARGET_VOCABULARY = "target_vocabulary"
 METRICS = "metrics.jsonl"
 SNAPSHOTS = "snapshots"
 TRAINING_STATE = "training_state.safetensors"
+PREVIOUS = "previous_"
+CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,7 @@ class Checkpoint:
 def save_weights(folder: Path, model: Transformer, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights of `model`, shared ones once, rounded to `dtype`."""
     tensors = {name: p.detach().to(dtype).contiguous() for name, p in model.named_parameters()}
-    write_atomically(folder / WEIGHTS, safetensors.torch.save(tensors))
+    write_tensors(folder / WEIGHTS, tensors)
 
 
 def save_description(
@@ -167,6 +173,14 @@ def load_weights(folder: Path, model: Transformer) -> None:
         parameter.copy_(tensors[name])
 
 
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors, their checksum and metadata into a safetensors file, atomically."""
+    marked = {**(metadata or {}), CHECKSUM: checksum(tensors)}
+    write_atomically(path, safetensors.torch.save(dict(tensors), marked))
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read tensors and metadata of a safetensors file.
 
@@ -176,28 +190,67 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in names}
+            metadata = dict(file.metadata() or {})
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} cannot be read: {error}.") from error
+    # Files written before there were checksums have none.
+    expected = metadata.pop(CHECKSUM, None)
+    if expected is not None and expected != checksum(tensors):
+        raise ValueError(f"{path} is damaged: its checksum does not agree with its contents.")
+    return tensors, metadata
 
 
-def save_training_state(folder: Path, state: TrainingState) -> None:
-    """Write a training's state in one file, so that it is whole or absent."""
-    metadata = {name: str(value) for name, value in state.numbers.items()}
-    write_atomically(folder / TRAINING_STATE, safetensors.torch.save(state.tensors, metadata))
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors and their names, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
-def load_training_state(folder: Path) -> TrainingState:
-    """Read a training's state.
+def save_training_state(folder: Path, state: TrainingState, origin: str) -> None:
+    """Write a training's state in one file, so that it is whole or absent; the one before is kept beside it.
+
+    Args:
+        folder: Folder of the training.
+        state: What to write.
+        origin: What the training was made from; see `load_training_state`.
+    """
+    keep_previous(folder / TRAINING_STATE)
+    metadata = {"numbers": json.dumps(state.numbers), "origin": origin}
+    write_tensors(folder / TRAINING_STATE, state.tensors, metadata)
+
+
+def load_training_state(folder: Path) -> tuple[TrainingState, str]:
+    """Read the last training state that is whole, and the origin that was given when it was saved.
 
     Raises:
-        ValueError: If it is missing or corrupt.
+        ValueError: If there is none; the sentence is about the newest.
     """
-    tensors, metadata = read_tensors(folder / TRAINING_STATE)
-    try:
-        return TrainingState(tensors=tensors, numbers={name: int(value) for name, value in metadata.items()})
-    except ValueError as error:
-        raise ValueError(f"{folder / TRAINING_STATE} is not a training state: {error}.") from error
+    problem: ValueError | None = None
+    for name in (TRAINING_STATE, PREVIOUS + TRAINING_STATE):
+        try:
+            tensors, metadata = read_tensors(folder / name)
+            numbers = {key: int(value) for key, value in json.loads(metadata["numbers"]).items()}
+            return TrainingState(tensors=tensors, numbers=numbers), metadata["origin"]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            problem = problem or ValueError(f"{folder / name} is not a training state: {error}")
+    assert problem is not None
+    raise problem
+
+
+def has_training_state(folder: Path) -> bool:
+    """Whether a training was saved in `folder`, whole or not."""
+    return any((folder / name).exists() for name in (TRAINING_STATE, PREVIOUS + TRAINING_STATE))
+
+
+def keep_previous(path: Path) -> None:
+    """Before a file is written anew: move it aside, so that there are always two to choose from."""
+    if path.exists():
+        os.replace(path, path.with_name(PREVIOUS + path.name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,17 +304,29 @@ class Snapshots:
                 {"source": p.source, "target": p.target, "predicted": p.predicted} for p in self.probes
             ],
         }
-        write_atomically(folder / f"{SNAPSHOTS}.safetensors", safetensors.torch.save(self._tensors))
+        keep_previous(folder / f"{SNAPSHOTS}.safetensors")
+        keep_previous(folder / f"{SNAPSHOTS}.json")
+        write_tensors(folder / f"{SNAPSHOTS}.safetensors", self._tensors)
         write_atomically(folder / f"{SNAPSHOTS}.json", json.dumps(description, ensure_ascii=False).encode())
 
     @classmethod
     def load(cls, folder: Path) -> "Snapshots":
-        """Read both files.
+        """Read both files, or those of the save before if one of them is damaged.
 
         Raises:
-            ValueError: If one is missing or corrupt.
+            ValueError: If those are missing or corrupt too.
         """
-        path = folder / f"{SNAPSHOTS}.json"
+        try:
+            return cls._load(folder, "")
+        except ValueError as problem:
+            try:
+                return cls._load(folder, PREVIOUS)
+            except ValueError:
+                raise problem from None
+
+    @classmethod
+    def _load(cls, folder: Path, prefix: str) -> "Snapshots":
+        path = folder / f"{prefix}{SNAPSHOTS}.json"
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
             probes = [
@@ -271,5 +336,7 @@ class Snapshots:
             snapshots.steps = [int(step) for step in description["steps"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} cannot be read: {error}.") from error
-        snapshots._tensors, _ = read_tensors(folder / f"{SNAPSHOTS}.safetensors")
+        snapshots._tensors, _ = read_tensors(folder / f"{prefix}{SNAPSHOTS}.safetensors")
+        if {int(name.split("/")[1]) for name in snapshots._tensors} != set(snapshots.steps):
+            raise ValueError(f"{path} and the tensors beside it are not of the same save.")
         return snapshots

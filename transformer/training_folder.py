@@ -2,10 +2,13 @@
 
 `recorded_events` passes a trainer's events on and keeps the folder up to date beside them: a line of
 ``metrics.jsonl`` for each event, and at each evaluation the weights, the snapshots and last the training state,
-each written atomically. Killed at any moment, the folder holds the last evaluation's state whole.
+each written atomically, the ones before kept. Killed at any moment, or with its newest file damaged, the folder holds
+a state from which the training goes on and ends with the same weights, bit for bit.
 """
 
+import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +18,12 @@ import torch
 
 from transformer.checkpoint import (
     METRICS,
-    SOURCE_VOCABULARY,
-    TARGET_VOCABULARY,
+    PREVIOUS,
     TRAINING_STATE,
     WEIGHTS,
     Snapshots,
+    has_training_state,
     load_training_state,
-    read_config,
     save_description,
     save_training_state,
     save_weights,
@@ -29,9 +31,10 @@ from transformer.checkpoint import (
 )
 from transformer.recipe import Prepared
 from transformer.train import Evaluated, Event, Finished, ProbesRecorded, StepEnd, snapshot_steps
-from transformer.vocabulary import Vocabulary
 
 SHIPPED_STEP_LINES = 1000
+# A training whose evaluations are further apart than this saves itself between them.
+SAVE_EVERY_SECONDS = 60.0
 
 
 def recorded_events(
@@ -53,10 +56,13 @@ def recorded_events(
     trainer = prepared.trainer
     snapshots = Snapshots(prepared.probes)
     if resume:
-        _check_same_training(prepared, folder)
-        trainer.restore(load_training_state(folder))
+        if not has_training_state(folder):
+            raise ValueError(f"{folder} holds no training to resume: {TRAINING_STATE} is missing.")
+        state, before = load_training_state(folder)
+        _check_same_training(folder, json.loads(before), json.loads(origin(prepared)))
+        trainer.restore(state)
         if prepared.probes:
-            snapshots = Snapshots.load(folder)
+            snapshots = _snapshots_so_far(folder, snapshots)
         _write_lines(folder, [line for line in read_metrics(folder) if line["step"] <= trainer.step])
     else:
         for name in (TRAINING_STATE, WEIGHTS):
@@ -73,6 +79,7 @@ def _record(
     prepared: Prepared, folder: Path, snapshots: Snapshots, should_stop: Callable[[], bool]
 ) -> Iterator[Event]:
     trainer = prepared.trainer
+    made_from = origin(prepared)
 
     def save() -> None:
         save_weights(folder, trainer.averaged)
@@ -87,7 +94,7 @@ def _record(
         if prepared.probes:
             snapshots.save(folder)
         # Last: whoever finds a state finds everything up to its step.
-        save_training_state(folder, trainer.state())
+        save_training_state(folder, trainer.state(), made_from)
 
     recorded_steps = (
         set(snapshot_steps(trainer.config.steps, trainer.config.probe_count)) if prepared.probes else set()
@@ -100,17 +107,20 @@ def _record(
         records = isinstance(event, StepEnd) and event.step in recorded_steps
         return not evaluates and not records
 
+    saved_at = time.monotonic()
     with (folder / METRICS).open("a", encoding="utf-8") as metrics:
         for event in trainer.events():
             metrics.write(json.dumps(event_record(event)) + "\n")
             metrics.flush()
             if isinstance(event, ProbesRecorded):
                 snapshots.add(event.step, event.weights)
-            if isinstance(event, Evaluated):
+            # Between a step and its evaluation nothing is saved: the evaluation would be lost when resumed.
+            done = not isinstance(event, Finished) and ends_step(event)
+            if isinstance(event, Evaluated) or (done and time.monotonic() - saved_at > SAVE_EVERY_SECONDS):
                 save()
+                saved_at = time.monotonic()
             yield event
-            # A stop between a step and its evaluation would lose the evaluation when resumed.
-            if not isinstance(event, Finished) and ends_step(event) and should_stop():
+            if done and should_stop():
                 save()
                 return
 
@@ -157,33 +167,41 @@ def make_shippable(prepared: Prepared, folder: Path) -> None:
         folder,
         [line for line in read_metrics(folder) if line["event"] != "StepEnd" or line["step"] % every == 0],
     )
-    (folder / TRAINING_STATE).unlink(missing_ok=True)
+    for leftover in (TRAINING_STATE, *(path.name for path in folder.glob(f"{PREVIOUS}*"))):
+        (folder / leftover).unlink(missing_ok=True)
 
 
 def _write_lines(folder: Path, records: list[dict[str, Any]]) -> None:
     write_atomically(folder / METRICS, "".join(json.dumps(record) + "\n" for record in records).encode())
 
 
-def _check_same_training(prepared: Prepared, folder: Path) -> None:
-    if not (folder / TRAINING_STATE).exists():
-        raise ValueError(f"{folder} holds no training to resume: {TRAINING_STATE} is missing.")
-    before = read_config(folder).get("recipe")
-    now = json.loads(json.dumps(prepared.recipe.to_dict()))
-    if before != now:
+def origin(prepared: Prepared) -> str:
+    """What a training is made from, as JSON: its recipe, and a checksum of the vocabularies that its data gave."""
+    digest = hashlib.sha256()
+    for vocabulary in (prepared.source_vocabulary, prepared.target_vocabulary):
+        tokens = [vocabulary.token(index) for index in range(len(vocabulary))]
+        digest.update(json.dumps(tokens).encode())
+    return json.dumps({"recipe": prepared.recipe.to_dict(), "vocabularies": digest.hexdigest()})
+
+
+def _check_same_training(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    if before["recipe"] != now["recipe"]:
         raise ValueError(
-            f"The training in {folder} was started with another recipe: {_difference(before, now)}."
+            f"The training in {folder} was started with another recipe: "
+            f"{_difference(before['recipe'], now['recipe'])}."
         )
-    for name, vocabulary in (
-        (SOURCE_VOCABULARY, prepared.source_vocabulary),
-        (TARGET_VOCABULARY, prepared.target_vocabulary),
-    ):
-        saved = Vocabulary.load(folder, name)
-        if [saved.token(i) for i in range(len(saved))] != [
-            vocabulary.token(i) for i in range(len(vocabulary))
-        ]:
-            raise ValueError(
-                f"The data changed since the training in {folder} was started: {name}.json differs."
-            )
+    if before["vocabularies"] != now["vocabularies"]:
+        raise ValueError(
+            f"The data changed since the training in {folder} was started: they give other vocabularies."
+        )
+
+
+def _snapshots_so_far(folder: Path, none: Snapshots) -> Snapshots:
+    # Pictures of the past are no reason to lose the training itself.
+    try:
+        return Snapshots.load(folder)
+    except ValueError:
+        return none
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -81,9 +83,13 @@ def test_tasks_are_seeded_and_their_links_tell_the_truth(name: str) -> None:
     examples = task(name).examples(3, 200)
     assert examples == task(name).examples(3, 200)
     assert examples != task(name).examples(4, 200)
+    said: dict[str, str] = {}
     for example in examples:
         for (start, end), (target_start, target_end) in example.links:
-            assert example.source[start:end] == example.target[target_start:target_end] != ""
+            text, becomes = example.source[start:end], example.target[target_start:target_end]
+            assert text
+            # A word is repeated, or translated the same each time.
+            assert becomes == (said.setdefault(text, becomes) if name == "translation" else text)
 
 
 def test_what_the_tasks_ask_for() -> None:
@@ -114,6 +120,28 @@ def test_cause_and_effect_name_a_cause_of_two() -> None:
         cause = example.source[span[0] : span[1]]
         assert cause in example.target
         assert example.target.startswith(("because", "因为"))
+
+
+def test_translation_says_the_same_in_another_order():
+    order = ("yesterday", "this morning", "last year", "on monday")
+    possessives = 0
+    for example in task("translation").examples(1, 200):
+        assert {example.source[a:b] for (a, b), _ in example.links} >= {
+            time for time in order if time in example.source
+        }
+        # Every word but "the", "of" and the full stop is linked, and so is every character but 的 and 。
+        said = "".join(example.source[a:b] for (a, b), _ in sorted(example.links)).replace(" ", "")
+        assert said == re.sub(r"\b(the(?! (garden|station|bridge|lake|house))|of)\b|[ .]", "", example.source)
+        spans = sorted(target for _, target in example.links)
+        between = [example.target[b:a] for (_, b), (a, _) in itertools.pairwise(spans)]
+        assert set(between) <= {"", "的"}
+        assert example.target[spans[-1][1] :] == "。"
+        # The time is said last in English and first in Chinese.
+        assert max(example.links)[1][0] == 0
+        if " of the " in example.source:
+            possessives += 1
+            assert "的" in between
+    assert possessives > 50
 
 
 def test_training_and_development_examples_are_disjoint() -> None:

@@ -1,8 +1,9 @@
 """Toy tasks: seeded generators of pairs for which the right place to look is known.
 
-The two grammars are our own. In `anaphora` the target is the source with its pronoun replaced by what it refers to, so
+The three grammars are our own. In `anaphora` the target is the source with its pronoun replaced by what it refers to, so
 the token written in the pronoun's place must come from the antecedent. In `cause_effect` the target names the cause
-that stands earlier in the text. Both write Chinese and English; `Example.links` says where a reader has to look.
+that stands earlier in the text. Both write Chinese and English. In `translation` an English sentence becomes a Chinese
+one, whose time and place stand before the verb and whose owner stands before what is owned; `Example.links` says where a reader has to look.
 """
 
 import random
@@ -237,6 +238,102 @@ def generate_cause_effect(generator: random.Random) -> Example:
     return Example(source=source, target=before + cause + after, links=(((start, start + len(cause)), span),))
 
 
+@dataclass(frozen=True)
+class Word:
+    """A word or phrase in both languages."""
+
+    english: str
+    chinese: str
+
+
+OWNERS = (
+    Word("teacher", "老师"),
+    Word("doctor", "医生"),
+    Word("farmer", "农民"),
+    Word("painter", "画家"),
+    Word("girl", "女孩"),
+    Word("boy", "男孩"),
+)
+OWNED = (
+    Word("friend", "朋友"),
+    Word("sister", "姐姐"),
+    Word("cat", "猫"),
+    Word("dog", "狗"),
+    Word("horse", "马"),
+    Word("neighbour", "邻居"),
+)
+ADJECTIVES = (Word("old", "老"), Word("young", "年轻的"), Word("quiet", "安静的"), Word("happy", "快乐的"))
+ACTIONS = (
+    Word("saw", "看见了"),
+    Word("drew", "画了"),
+    Word("called", "叫了"),
+    Word("found", "找到了"),
+    Word("followed", "跟着"),
+    Word("greeted", "问候了"),
+)
+PLACES = (
+    Word("in the garden", "在花园里"),
+    Word("at the station", "在车站"),
+    Word("on the bridge", "在桥上"),
+    Word("near the lake", "在湖边"),
+    Word("behind the house", "在房子后面"),
+)
+TIMES = (
+    Word("yesterday", "昨天"),
+    Word("this morning", "今天早上"),
+    Word("last year", "去年"),
+    Word("on monday", "星期一"),
+)
+
+
+def generate_translation(generator: random.Random) -> Example:
+    """An English sentence and its Chinese translation, which orders it in another way.
+
+    English says who did what to whom, where, when; Chinese says when, who, where, what, whom. "The friend of the
+    teacher" becomes "the teacher's friend".
+    """
+
+    def person(owner: Word, owned: Word) -> tuple[list[str | Word], list[str | Word]]:
+        adjective = generator.choice((None, None, *ADJECTIVES))
+        described: list[str | Word] = [adjective] if adjective else []
+        spoken = [part for each in described for part in (each, " ")]
+        if generator.random() < 0.5:
+            return ["the ", *spoken, owned], [*described, owned]
+        return ["the ", *spoken, owned, " of the ", owner], [owner, "的", *described, owned]
+
+    owners, owned = generator.sample(OWNERS, 2), generator.sample(OWNED, 2)
+    subject, subject_zh = person(owners[0], owned[0])
+    thing, thing_zh = person(owners[1], owned[1])
+    action, place, time = (generator.choice(words) for words in (ACTIONS, PLACES, TIMES))
+    english = [*subject, " ", action, " ", *thing, " ", place, " ", time, " ."]
+    chinese = [time, *subject_zh, place, action, *thing_zh, "。"]
+    source, source_spans = spell(english, "english")
+    target, target_spans = spell(chinese, "chinese")
+    # A word that is said twice is linked in the order in which both languages say it: subject first.
+    links = tuple(
+        (source_span, target_span)
+        for word, spans in source_spans.items()
+        for source_span, target_span in zip(spans, target_spans[word], strict=True)
+    )
+    return Example(source=source, target=target, links=links)
+
+
+def spell(
+    parts: Sequence[str | Word], language: Literal["english", "chinese"]
+) -> tuple[str, dict[Word, list[tuple[int, int]]]]:
+    """Join parts to a text, and say where each word stands."""
+    text = ""
+    spans: dict[Word, list[tuple[int, int]]] = {}
+    for part in parts:
+        if isinstance(part, Word):
+            written = getattr(part, language)
+            spans.setdefault(part, []).append((len(text), len(text) + len(written)))
+            text += written
+        else:
+            text += part
+    return text, spans
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -246,6 +343,7 @@ TASKS = {
         Task(name="addition", level="character", generate=generate_addition),
         Task(name="anaphora", level="word", generate=generate_anaphora),
         Task(name="cause_effect", level="word", generate=generate_cause_effect),
+        Task(name="translation", level="word", generate=generate_translation),
     )
 }
 

@@ -1,0 +1,131 @@
+"""A training that is stopped or whose files are damaged goes on and ends as if nothing had happened."""
+
+import itertools
+import os
+
+import pytest
+import torch
+
+from transformer import training_folder
+from transformer.checkpoint import Snapshots, read_tensors
+from transformer.recipe import Recipe, prepare
+from transformer.train import Evaluated, Finished, StepEnd
+from transformer.training_folder import read_metrics, recorded_events
+
+VALUES = {
+    "data": {"task": "copy", "task_train": 200, "task_dev": 20},
+    "source_vocabulary": {"level": "word"},
+    "target_vocabulary": {"level": "word"},
+    "model": {"d_model": 16, "num_heads": 2, "d_ff": 32, "encoder_layers": 1, "decoder_layers": 1},
+    "training": {
+        "steps": 30, "batch_tokens": 200, "evaluate_every": 5, "probe_count": 4, "schedule": "linear",
+        "peak": 1e-2, "warmup_steps": 3, "average_decay": 0.9,
+    },
+    "probes": [{"source": "1 2 3", "target": "1 2 3"}],
+}  # fmt: skip
+
+
+def prepared(**training):
+    return prepare(Recipe.from_dict({**VALUES, "training": {**VALUES["training"], **training}}))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Sums of several threads are not the same bit for bit: which thread takes which part changes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    list(recorded_events(prepared(), folder))
+    return folder
+
+
+def abandon(folder, step):
+    """Train to a step and drop everything as a killed process would."""
+    for event in recorded_events(prepared(), folder):
+        if isinstance(event, StepEnd) and event.step == step:
+            return
+
+
+def weights(folder):
+    return read_tensors(folder / "model.safetensors")[0]
+
+
+def losses(folder):
+    return [(line["event"], line["step"], line.get("loss")) for line in read_metrics(folder)]
+
+
+def assert_equal_to(whole, folder):
+    for name, tensor in weights(whole).items():
+        assert torch.equal(weights(folder)[name], tensor), name
+    assert losses(folder) == losses(whole)
+    expected, found = Snapshots.load(whole), Snapshots.load(folder)
+    assert found.steps == expected.steps
+    name = "decoder.0.cross_attention.weights"
+    for step in expected.steps:
+        assert torch.equal(found.weights(0, step, name), expected.weights(0, step, name))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+TEXTS = ("snapshots.json", "config.json", "source_vocabulary.json")
+TENSORS = ("training_state.safetensors", "snapshots.safetensors", "model.safetensors")
+
+
+# Text carries no checksum: a flipped letter of a token is still a token.
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *itertools.product(TENSORS, (truncate, flip_a_bit, empty, os.remove)),
+        *itertools.product(TEXTS, (truncate, empty, os.remove)),
+    ],
+)
+def test_a_damaged_file_costs_a_few_steps_and_nothing_else(tmp_path, whole, damage, name):
+    abandon(tmp_path, 23)
+    damage(tmp_path / name)
+    trained = prepared()
+    events = recorded_events(trained, tmp_path, resume=True)
+    assert trained.trainer.step == (15 if name.startswith("training_state") else 20)
+    assert isinstance(list(events)[-1], Finished)
+    assert_equal_to(whole, tmp_path)
+
+
+def test_with_both_states_damaged_it_says_so(tmp_path):
+    abandon(tmp_path, 23)
+    truncate(tmp_path / "training_state.safetensors")
+    truncate(tmp_path / "previous_training_state.safetensors")
+    with pytest.raises(ValueError, match="is not a training state"):
+        recorded_events(prepared(), tmp_path, resume=True)
+
+
+def test_another_recipe_is_refused_by_its_difference(tmp_path):
+    abandon(tmp_path, 7)
+    with pytest.raises(ValueError, match=r"training\.seed was 1 and is 2"):
+        recorded_events(prepared(seed=2), tmp_path, resume=True)
+
+
+def test_it_saves_itself_between_evaluations(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_folder, "SAVE_EVERY_SECONDS", 0.0)
+    events = recorded_events(prepared(evaluate_every=30), tmp_path)
+    for event in itertools.takewhile(lambda event: event.step <= 13, events):
+        assert not isinstance(event, Evaluated)
+    trained = prepared(evaluate_every=30)
+    recorded_events(trained, tmp_path, resume=True)
+    assert trained.trainer.step >= 13
