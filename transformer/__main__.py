@@ -20,6 +20,7 @@ import torch
 
 from transformer.analysis.reading import read
 from transformer.checkpoint import load
+from transformer.command_line import INTERRUPTED, run_command
 from transformer.data.download import download_pairs
 from transformer.data.pairs import read_pairs, swap
 from transformer.files import write_atomically
@@ -28,7 +29,6 @@ from transformer.train import Evaluated, Event, Finished, StepEnd
 from transformer.training_folder import make_shippable, recorded_events
 from transformer.translate import TooLongError, measure, translate
 
-INTERRUPTED = 130
 FOLDER = click.Path(path_type=Path)
 
 threads_option = click.option(
@@ -272,28 +272,5 @@ def print_event(event: Event, steps: int, log_every: int) -> None:
         click.echo(f"finished after {event.seconds:.0f} s", err=True)
 
 
-def main() -> None:
-    """Run the command line, turning every expected error into one sentence and exit status 2."""
-    try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        sys.exit(2)
-    except click.ClickException as error:
-        fail(error.format_message())
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}." if error.filename else f"{error}.")
-    except ValueError as error:
-        fail(str(error))
-
-
-def fail(message: str) -> None:
-    """End with one sentence on stderr and exit status 2."""
-    print(" ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(cli)

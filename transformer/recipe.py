@@ -176,6 +176,7 @@ class Prepared:
     Attributes:
         recipe: Where it comes from.
         trainer: The trainer at step 0.
+        dev: The pairs it is evaluated on.
         source_vocabulary: Vocabulary made from the sources.
         target_vocabulary: Vocabulary made from the targets.
         probes: Tokens of the probe sentences.
@@ -183,6 +184,7 @@ class Prepared:
 
     recipe: Recipe
     trainer: Trainer
+    dev: tuple[Pair, ...]
     source_vocabulary: Vocabulary
     target_vocabulary: Vocabulary
     probes: tuple[ProbeText, ...]
@@ -243,6 +245,7 @@ def prepare(recipe: Recipe, folder: Path | None = None) -> Prepared:
     return Prepared(
         recipe=recipe,
         trainer=trainer,
+        dev=tuple(dev),
         source_vocabulary=source_vocabulary,
         target_vocabulary=target_vocabulary,
         probes=tuple(texts),
