@@ -19,6 +19,7 @@ from torch import Tensor
 
 from transformer.config import require_choice, require_integer, require_number
 from transformer.data.batches import Batch, EncodedPairs, bucketed_batches, fixed_batches
+from transformer.layer_sizes import WeightsBefore, gradient_norms, layer_names, stream_sizes
 from transformer.loss import label_smoothed_loss
 from transformer.model import Transformer
 from transformer.optim import ScheduleKind, build_optimizer, learning_rate
@@ -48,7 +49,7 @@ class TrainingConfig:
             0 keeps the last weights. The paper averages its last checkpoints to the same end (section 6.1).
         evaluate_every: Steps between two evaluations; one more comes at the end.
         probe_count: Number of logarithmically spaced steps at which the probes' attention is recorded.
-        layer_grad_norms: Whether `StepEnd` carries the gradient norm of each layer.
+        layers_every: Steps between two measurements of the layers, beside one at step 1; 0 for none.
         seed: Seed of the initial weights, the order of the data and dropout.
     """
 
@@ -66,7 +67,7 @@ class TrainingConfig:
     average_decay: float = 0.0
     evaluate_every: int = 500
     probe_count: int = 15
-    layer_grad_norms: bool = False
+    layers_every: int = 0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -76,6 +77,7 @@ class TrainingConfig:
             ("warmup_steps", 0, 10**8),
             ("evaluate_every", 1, 10**8),
             ("probe_count", 0, 1000),
+            ("layers_every", 0, 10**8),
             ("seed", 0, 2**63 - 1),
         ):
             require_integer(name, getattr(self, name), low=low, high=high)
@@ -91,7 +93,6 @@ class TrainingConfig:
         ):
             require_number(name, getattr(self, name), low=low_number, below=below)
         require_choice("schedule", self.schedule, SCHEDULES)
-        require_choice("layer_grad_norms", self.layer_grad_norms, (True, False))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +107,6 @@ class StepEnd:
         grad_norm: Euclidean norm of all gradients before clipping.
         tokens: Target tokens of the batch.
         tokens_per_second: Target tokens per second of this step.
-        layer_grad_norms: Gradient norm of each layer, if asked for.
     """
 
     step: int
@@ -116,7 +116,28 @@ class StepEnd:
     grad_norm: float
     tokens: int
     tokens_per_second: float
-    layer_grad_norms: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersMeasured:
+    """What each layer did in a step. The numbers of each tuple are in the order of `layers`.
+
+    Attributes:
+        step: Number of the step.
+        layers: The layers by their names in the trace: ``encoder.0``, ..., ``decoder.0``, ...
+        gradients: Euclidean norm of the gradient of each layer, before clipping.
+        streams: Root mean square of the residual stream after each layer, before the step, without dropout.
+        updates: How far each layer moves the stream, relative to the stream before it; see
+            `transformer.layer_sizes.stream_sizes`.
+        weight_updates: How far the step moved the weights of each layer, relative to those before it.
+    """
+
+    step: int
+    layers: tuple[str, ...]
+    gradients: tuple[float, ...]
+    streams: tuple[float, ...]
+    updates: tuple[float, ...]
+    weight_updates: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +184,7 @@ class Finished:
     seconds: float
 
 
-Event = StepEnd | Evaluated | ProbesRecorded | Finished
+Event = StepEnd | LayersMeasured | Evaluated | ProbesRecorded | Finished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +267,7 @@ class Trainer:
     def events(self) -> Iterator[Event]:
         """Train from where the state stands to the last step, yielding what happens."""
         began = time.perf_counter()
-        if self.step == 0 and 0 in self._probe_steps:
+        if self.step == 0 and self.records_probes_at(0):
             yield self._record_probes()
         while self.step < self.config.steps:
             batches = bucketed_batches(
@@ -257,10 +278,10 @@ class Trainer:
                 start=self._batch_in_epoch,
             )
             for batch in batches:
-                yield self._train_step(batch)
-                if self.step in self._probe_steps:
+                yield from self._train_step(batch)
+                if self.records_probes_at(self.step):
                     yield self._record_probes()
-                if self.step % self.config.evaluate_every == 0 or self.step == self.config.steps:
+                if self.evaluates_at(self.step):
                     yield self.evaluate()
                 if self.step == self.config.steps:
                     break
@@ -269,7 +290,40 @@ class Trainer:
                 self._batch_in_epoch = 0
         yield Finished(step=self.step, seconds=time.perf_counter() - began)
 
-    def _train_step(self, batch: Batch) -> StepEnd:
+    def measures_layers_at(self, step: int) -> bool:
+        """Whether the layers are measured in this step."""
+        every = self.config.layers_every
+        return every > 0 and (step == 1 or step % every == 0)
+
+    def records_probes_at(self, step: int) -> bool:
+        """Whether the probes are recorded after this step."""
+        return step in self._probe_steps
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether the development set is read after this step."""
+        return step % self.config.evaluate_every == 0 or step == self.config.steps
+
+    def ends_step(self, event: Event) -> bool:
+        """Whether `event` is the last one of its step, after which the training may be left and resumed.
+
+        The order within a step is `StepEnd`, `LayersMeasured`, `ProbesRecorded`, `Evaluated`.
+        """
+        due = (
+            (LayersMeasured, self.measures_layers_at),
+            (ProbesRecorded, self.records_probes_at),
+            (Evaluated, self.evaluates_at),
+        )
+        last: type = StepEnd
+        for kind, happens_at in due:
+            if happens_at(event.step):
+                last = kind
+        return event.step > 0 and isinstance(event, last)
+
+    def _train_step(self, batch: Batch) -> Iterator[StepEnd | LayersMeasured]:
+        measures = self.measures_layers_at(self.step + 1)
+        if measures:
+            streams, updates = stream_sizes(self.model, batch)
+            weights = WeightsBefore(self.model)
         began = time.perf_counter()
         rate = learning_rate(
             self.config.schedule,
@@ -289,14 +343,14 @@ class Trainer:
         loss = label_smoothed_loss(logits, batch.target_out, self.config.label_smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        layer_grad_norms = layer_gradient_norms(self.model) if self.config.layer_grad_norms else None
+        gradients = gradient_norms(self.model) if measures else ()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         self._optimizer.step()
         self.step += 1
         self._batch_in_epoch += 1
         if self.averaged is not self.model:
             self._update_average()
-        return StepEnd(
+        step_end = StepEnd(
             step=self.step,
             epoch=self._epoch,
             loss=loss.item(),
@@ -304,8 +358,20 @@ class Trainer:
             grad_norm=grad_norm.item(),
             tokens=batch.tokens,
             tokens_per_second=batch.tokens / (time.perf_counter() - began),
-            layer_grad_norms=layer_grad_norms,
         )
+        measured = None
+        if measures:
+            measured = LayersMeasured(
+                step=self.step,
+                layers=layer_names(self.model),
+                gradients=gradients,
+                streams=streams,
+                updates=updates,
+                weight_updates=weights.relative_changes(),
+            )
+        yield step_end
+        if measured is not None:
+            yield measured
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -388,13 +454,3 @@ class Trainer:
             raise ValueError(f"The training state does not belong to this model: {error}.") from error
         self._optimizer.state.clear()
         self._optimizer.state.update(optimizer_state)
-
-
-def layer_gradient_norms(model: Transformer) -> dict[str, float]:
-    """Euclidean norm of the gradient of each layer, by its name in the trace: ``encoder.0``, ``decoder.0``, ..."""
-    norms = {}
-    for stack_name, stack in (("encoder", model.encoder), ("decoder", model.decoder)):
-        for index, layer in enumerate(stack):
-            gradients = [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
-            norms[f"{stack_name}.{index}"] = torch.stack([g.norm() for g in gradients]).norm().item()
-    return norms

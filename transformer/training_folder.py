@@ -30,7 +30,7 @@ from transformer.checkpoint import (
     write_atomically,
 )
 from transformer.recipe import Prepared
-from transformer.train import Evaluated, Event, Finished, ProbesRecorded, StepEnd, snapshot_steps
+from transformer.train import Evaluated, Event, Finished, LayersMeasured, ProbesRecorded
 
 SHIPPED_STEP_LINES = 1000
 # A training whose evaluations are further apart than this saves itself between them.
@@ -96,17 +96,6 @@ def _record(
         # Last: whoever finds a state finds everything up to its step.
         save_training_state(folder, trainer.state(), made_from)
 
-    recorded_steps = (
-        set(snapshot_steps(trainer.config.steps, trainer.config.probe_count)) if prepared.probes else set()
-    )
-
-    def ends_step(event: Event) -> bool:
-        if isinstance(event, Evaluated):
-            return True
-        evaluates = event.step % trainer.config.evaluate_every == 0 or event.step == trainer.config.steps
-        records = isinstance(event, StepEnd) and event.step in recorded_steps
-        return not evaluates and not records
-
     saved_at = time.monotonic()
     with (folder / METRICS).open("a", encoding="utf-8") as metrics:
         for event in trainer.events():
@@ -115,7 +104,7 @@ def _record(
             if isinstance(event, ProbesRecorded):
                 snapshots.add(event.step, event.weights)
             # Between a step and its evaluation nothing is saved: the evaluation would be lost when resumed.
-            done = not isinstance(event, Finished) and ends_step(event)
+            done = not isinstance(event, Finished) and trainer.ends_step(event)
             if isinstance(event, Evaluated) or (done and time.monotonic() - saved_at > SAVE_EVERY_SECONDS):
                 save()
                 saved_at = time.monotonic()
@@ -128,9 +117,13 @@ def _record(
 def event_record(event: Event) -> dict[str, Any]:
     """An event as a line of ``metrics.jsonl``: its fields and, under ``event``, its type's name.
 
-    The recorded attention is left out: it is in the snapshots.
+    The recorded attention is left out: it is in the snapshots. What was measured of each layer is rounded to five
+    digits, for hundreds of layers make a long line.
     """
-    fields = {"step": event.step} if isinstance(event, ProbesRecorded) else asdict(event)
+    fields: dict[str, Any] = {"step": event.step} if isinstance(event, ProbesRecorded) else asdict(event)
+    if isinstance(event, LayersMeasured):
+        for name in ("gradients", "streams", "updates", "weight_updates"):
+            fields[name] = [float(f"{value:.5g}") for value in fields[name]]
     return {
         "event": type(event).__name__,
         **{name: value for name, value in fields.items() if value is not None},

@@ -14,12 +14,12 @@ from transformer.model import Transformer
 from transformer.train import (
     Evaluated,
     Finished,
+    LayersMeasured,
     Probe,
     ProbesRecorded,
     StepEnd,
     Trainer,
     TrainingConfig,
-    layer_gradient_norms,
     snapshot_steps,
 )
 from transformer.vocabulary import BOS, EOS, PAD
@@ -97,7 +97,7 @@ def comparable(event):
         return (event.step, [{name: t.tolist() for name, t in weights.items()} for weights in event.weights])
     if isinstance(event, Finished):
         return event.step
-    return event
+    return event  # nothing in it depends on the clock
 
 
 def parameters_of(trainer):
@@ -131,20 +131,16 @@ def test_training_leaves_the_world_s_randomness_alone(make_trainer):
 @pytest.mark.parametrize("stop", [1, 3, 5, 7, 10, 11])
 @pytest.mark.parametrize("average_decay", [0.0, 0.9])
 def test_a_resumed_training_goes_on_bit_for_bit(make_trainer, stop, average_decay):
-    whole = make_trainer(average_decay=average_decay)
+    changes = {"average_decay": average_decay, "layers_every": 5}
+    whole = make_trainer(**changes)
     expected = [comparable(event) for event in whole.events()]
-    broken, before = make_trainer(average_decay=average_decay), []
+    broken, before = make_trainer(**changes), []
     for event in broken.events():
         before.append(comparable(event))
-        # Like a caller that stops after all of a step's events.
-        if broken.step == stop and len(before) == sum(
-            1
-            for e in expected
-            if not isinstance(e, int) and (e.step if isinstance(e, Evaluated) else e[0]) <= stop
-        ):
+        if event.step == stop and broken.ends_step(event):
             break
     state = broken.state()
-    resumed = make_trainer(average_decay=average_decay, model_changes={})
+    resumed = make_trainer(**changes)
     with torch.no_grad():
         for parameter in resumed.model.parameters():
             parameter.normal_()
@@ -176,13 +172,25 @@ def test_a_state_of_another_model_is_refused(make_trainer):
         make_trainer(model_changes={"encoder_layers": 3}).restore(state)
 
 
+@pytest.mark.parametrize("layers_every", [0, 1, 5, 7])
+@pytest.mark.parametrize("probes", [True, False])
+def test_a_step_ends_with_its_last_event(make_trainer, layers_every, probes):
+    trainer = make_trainer(layers_every=layers_every, probes=probes)
+    events = list(trainer.events())[:-1]
+    for event, following in itertools.pairwise(events):
+        assert trainer.ends_step(event) == (following.step > event.step > 0), event
+    assert trainer.ends_step(events[-1])
+
+
 def test_the_events_and_their_order(make_trainer):
-    events = list(make_trainer().events())
+    events = list(make_trainer(layers_every=6).events())
     kinds = [(type(event), event.step) for event in events]
     recorded = snapshot_steps(12, 4)
     expected = [(ProbesRecorded, 0)]
     for step in range(1, 13):
         expected.append((StepEnd, step))
+        if step in (1, 6, 12):
+            expected.append((LayersMeasured, step))
         if step in recorded:
             expected.append((ProbesRecorded, step))
         if step in (5, 10, 12):
@@ -213,15 +221,15 @@ def test_snapshot_steps_are_spaced_logarithmically():
 def test_a_step_is_what_a_plain_loop_does(make_trainer, clip_norm):
     """Loss, gradient norm, clipping, the step and the average against a loop without the trainer."""
     # The gradient of a key's bias is rounding noise about 0: with a tiny epsilon Adam would make it steps.
-    trainer = make_trainer(
-        model_changes={"dropout": 0.0}, clip_norm=clip_norm, layer_grad_norms=True, epsilon=1e-3
-    )
+    trainer = make_trainer(model_changes={"dropout": 0.0}, clip_norm=clip_norm, layers_every=1, epsilon=1e-3)
     model = copy.deepcopy(trainer.model)
     average = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), eps=1e-3, weight_decay=0.0)
     batches = bucketed_batches(reversal(40, 1), batch_tokens=60, seed=1, epoch=0)
-    steps = (event for event in trainer.events() if isinstance(event, StepEnd))
-    for number, batch, event in zip(range(1, 6), batches, steps, strict=False):
+    events = trainer.events()
+    for number, batch in zip(range(1, 6), batches, strict=False):
+        event = next(event for event in events if isinstance(event, StepEnd))
+        measured = next(events)
         loss = label_smoothed_loss(model(batch.source, batch.target_in), batch.target_out, 0.1)
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         norm = torch.sqrt(sum(g.pow(2).sum() for g in gradients))
@@ -229,16 +237,23 @@ def test_a_step_is_what_a_plain_loop_does(make_trainer, clip_norm):
         assert event.grad_norm == pytest.approx(norm.item(), rel=1e-4)
         assert event.tokens == int((batch.target_out != PAD).sum())
         by_name = dict(zip((name for name, _ in model.named_parameters()), gradients, strict=True))
-        for layer in ("encoder.0", "encoder.1", "decoder.0", "decoder.1"):
+        assert measured.layers == ("encoder.0", "encoder.1", "decoder.0", "decoder.1")
+        for layer, gradient in zip(measured.layers, measured.gradients, strict=True):
             squares = sum(g.pow(2).sum() for name, g in by_name.items() if name.startswith(f"{layer}."))
-            assert event.layer_grad_norms[layer] == pytest.approx(squares.sqrt().item(), rel=1e-4)
+            assert gradient == pytest.approx(squares.sqrt().item(), rel=1e-4)
         factor = min(1.0, clip_norm / norm.item()) if clip_norm else 1.0
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
             parameter.grad = gradient * factor
         rate = 3e-3 * number / 4 if number < 4 else 3e-3 * (12 - number) / 8
         assert event.learning_rate == pytest.approx(rate)
         optimizer.param_groups[0]["lr"] = rate
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
         optimizer.step()
+        for layer, change in zip(measured.layers, measured.weight_updates, strict=True):
+            names = [name for name in before if name.startswith(f"{layer}.")]
+            old = torch.cat([before[name].flatten() for name in names])
+            new = torch.cat([model.get_parameter(name).detach().flatten() for name in names])
+            assert change == pytest.approx(((new - old).norm() / old.norm()).item(), rel=1e-3)
         decay = min(0.9, (1 + number) / (10 + number))
         average = [
             decay * a + (1 - decay) * p.detach() for a, p in zip(average, model.parameters(), strict=True)
@@ -272,8 +287,14 @@ def test_evaluation_against_single_sentences(make_trainer):
     assert evaluated.sequence_accuracy == pytest.approx(exact / 10)
 
 
-def test_layer_gradient_norms_of_no_layers(make_config):
-    assert layer_gradient_norms(Transformer(make_config(encoder_layers=0, decoder_layers=0))) == {}
+def test_measuring_the_layers_changes_nothing(make_trainer):
+    plain, measured = make_trainer(), make_trainer(layers_every=1)
+    events = [comparable(event) for event in plain.events()]
+    with_layers = list(measured.events())
+    assert sum(isinstance(event, LayersMeasured) for event in with_layers) == 12
+    assert [comparable(e) for e in with_layers if not isinstance(e, LayersMeasured)] == events
+    for one, other in zip(parameters_of(plain), parameters_of(measured), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_nothing_to_train_on_is_refused(make_config):
@@ -296,7 +317,8 @@ def test_nothing_to_train_on_is_refused(make_config):
         ({"beta1": 1.0}, "beta1 is 1"),
         ({"schedule": "step"}, "schedule is 'step'"),
         ({"seed": -1}, "seed is -1"),
-        ({"layer_grad_norms": "yes"}, "layer_grad_norms is 'yes'"),
+        ({"layers_every": -1}, "layers_every is -1"),
+        ({"layers_every": True}, "layers_every is True"),
     ],
 )
 def test_bad_settings(changes, words):

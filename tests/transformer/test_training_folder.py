@@ -19,7 +19,7 @@ VALUES = {
     "model": {"d_model": 16, "num_heads": 2, "d_ff": 32, "encoder_layers": 1, "decoder_layers": 1},
     "training": {
         "steps": 30, "batch_tokens": 200, "evaluate_every": 5, "probe_count": 4, "schedule": "linear",
-        "peak": 1e-2, "warmup_steps": 3, "average_decay": 0.9,
+        "peak": 1e-2, "warmup_steps": 3, "average_decay": 0.9, "layers_every": 7,
     },
     "probes": [{"source": "1 2 3", "target": "1 2 3"}],
 }  # fmt: skip
@@ -56,14 +56,17 @@ def weights(folder):
     return read_tensors(folder / "model.safetensors")[0]
 
 
-def losses(folder):
-    return [(line["event"], line["step"], line.get("loss")) for line in read_metrics(folder)]
+def timeless(folder):
+    return [
+        {key: value for key, value in line.items() if key not in ("seconds", "tokens_per_second")}
+        for line in read_metrics(folder)
+    ]
 
 
 def assert_equal_to(whole, folder):
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(folder)[name], tensor), name
-    assert losses(folder) == losses(whole)
+    assert timeless(folder) == timeless(whole)
     expected, found = Snapshots.load(whole), Snapshots.load(folder)
     assert found.steps == expected.steps
     name = "decoder.0.cross_attention.weights"
@@ -105,6 +108,27 @@ def test_a_damaged_file_costs_a_few_steps_and_nothing_else(tmp_path, whole, dama
     assert trained.trainer.step == (15 if name.startswith("training_state") else 20)
     assert isinstance(list(events)[-1], Finished)
     assert_equal_to(whole, tmp_path)
+
+
+# Step 6 ends with itself, 7 and 14 with the layers, 10 and 30 with an evaluation, 1 with the probes.
+@pytest.mark.parametrize("stop", [1, 6, 7, 10, 14, 30])
+def test_a_training_stopped_after_any_step_loses_no_line(tmp_path, whole, stop):
+    first = prepared()
+    list(recorded_events(first, tmp_path, should_stop=lambda: first.trainer.step >= stop))
+    assert first.trainer.step == stop
+    assert max(line["step"] for line in read_metrics(tmp_path)) == stop
+    list(recorded_events(prepared(), tmp_path, resume=True))
+    assert_equal_to(whole, tmp_path)
+
+
+def test_the_layers_stand_in_the_metrics(whole):
+    lines = [line for line in read_metrics(whole) if line["event"] == "LayersMeasured"]
+    assert [line["step"] for line in lines] == [1, 7, 14, 21, 28]
+    for line in lines:
+        assert line["layers"] == ["encoder.0", "decoder.0"]
+        for name in ("gradients", "streams", "updates", "weight_updates"):
+            assert len(line[name]) == 2
+            assert all(value > 0 and len(f"{value:.10g}") <= 10 for value in line[name])
 
 
 def test_with_both_states_damaged_it_says_so(tmp_path):
