@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 AttentionKind = Literal["dot_product", "additive"]
 ScaleKind = Literal["sqrt", "none", "linear"]
 PositionKind = Literal["sinusoidal", "learned", "rotary", "alibi", "none"]
-NormKind = Literal["post", "pre", "deepnorm"]
+NormKind = Literal["post", "pre", "deepnorm", "none"]
 TieKind = Literal["none", "target", "all"]
 
 MAX_LAYERS = 1000
@@ -36,7 +36,9 @@ class ModelConfig:
         positions: How the model knows the order of the tokens.
         position_base: Base of the sinusoids and of the rotary angles; 10000 in the paper.
         norm: Where layer normalisation stands: ``post`` LN(x + f(x)) as in the paper, ``pre`` x + f(LN(x)),
-            ``deepnorm`` LN(alpha x + f(x)) (Wang et al. 2022).
+            ``deepnorm`` LN(alpha x + f(x)) (Wang et al. 2022), ``none`` x + f(x).
+        residual: Whether x is added. Without it a sub-layer's output takes the stream's place: LN(f(x)), f(LN(x)) or
+            f(x). DeepNorm is a weight of the residual, so it needs one.
         causal: Whether the decoder's self-attention is masked. Without it the decoder sees what it should predict.
         tied_embeddings: ``none``; ``target`` shares the decoder's embedding with the output projection; ``all``
             shares one matrix between source, target and output (section 3.4), which needs one vocabulary.
@@ -57,6 +59,7 @@ class ModelConfig:
     positions: PositionKind = "sinusoidal"
     position_base: float = 10000.0
     norm: NormKind = "post"
+    residual: bool = True
     causal: bool = True
     tied_embeddings: TieKind = "target"
     max_length: int = 512
@@ -69,14 +72,20 @@ class ModelConfig:
         for name in ("dropout", "attention_dropout"):
             require_number(name, getattr(self, name), low=0.0, below=1.0)
         require_number("position_base", self.position_base, low=1.0, below=float("inf"))
-        if not isinstance(self.causal, bool):
-            raise ValueError(f"causal is {self.causal!r}; it must be true or false.")
+        for name in ("residual", "causal"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
         for name, kind in CHOICES.items():
             require_choice(name, getattr(self, name), get_args(kind))
         if self.d_model % self.num_heads:
             raise ValueError(
                 f"d_model is {self.d_model} and num_heads is {self.num_heads}; "
                 "d_model must be a multiple of num_heads."
+            )
+        if self.norm == "deepnorm" and not self.residual:
+            raise ValueError(
+                "norm is 'deepnorm' and residual is false; DeepNorm is a weight of the residual connection, "
+                "so residual must be true."
             )
         if self.positions == "rotary" and self.d_k % 2:
             raise ValueError(

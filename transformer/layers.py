@@ -4,6 +4,8 @@
     pre-norm                x <- x + Dropout(f(LayerNorm(x)))          (Xiong et al. 2020)
     DeepNorm                x <- LayerNorm(alpha x + Dropout(f(x)))    (Wang et al. 2022)
 
+Two experiments take a part away: without norm x <- x + Dropout(f(x)), and without residual the same without the x.
+
 Legend: B batch, S source length, T target length, D model width.
 """
 
@@ -52,28 +54,28 @@ class AddAndNorm(nn.Module):
     Args:
         d_model: Width D.
         kind: Where the norm stands.
+        residual: Whether the stream goes past the sub-layer; else the sub-layer's output takes its place.
         dropout: Dropout of the sub-layer's output.
         alpha: Weight of the residual under DeepNorm.
     """
 
-    def __init__(self, *, d_model: int, kind: NormKind, dropout: float, alpha: float) -> None:
+    def __init__(self, *, d_model: int, kind: NormKind, residual: bool, dropout: float, alpha: float) -> None:
         super().__init__()
         self.kind = kind
+        self.residual = residual
         self.alpha = alpha
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = nn.Identity() if kind == "none" else nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, sub_layer: Callable[[Tensor], Tensor], scope: Scope = UNTRACED) -> Tensor:
         """Map the residual stream (B, T, D) past one sub-layer."""
         x = scope("residual_before", x)
         inner = self.norm(x) if self.kind == "pre" else x
-        update = self.dropout(scope("output", sub_layer(inner)))
-        if self.kind == "pre":
-            after = x + update
-        elif self.kind == "post":
-            after = self.norm(x + update)
-        else:
-            after = self.norm(self.alpha * x + update)
+        after = self.dropout(scope("output", sub_layer(inner)))
+        if self.residual:
+            after = (self.alpha * x if self.kind == "deepnorm" else x) + after
+        if self.kind in ("post", "deepnorm"):
+            after = self.norm(after)
         return scope("residual_after", after)
 
 
@@ -203,4 +205,10 @@ class DecoderLayer(nn.Module):
 
 def build_add_and_norm(config: ModelConfig, alpha: float) -> AddAndNorm:
     """The wrapper that `config` asks for around a sub-layer."""
-    return AddAndNorm(d_model=config.d_model, kind=config.norm, dropout=config.dropout, alpha=alpha)
+    return AddAndNorm(
+        d_model=config.d_model,
+        kind=config.norm,
+        residual=config.residual,
+        dropout=config.dropout,
+        alpha=alpha,
+    )

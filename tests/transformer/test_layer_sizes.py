@@ -15,7 +15,7 @@ def padded(batch):
     return Batch(source=source, target_in=target, target_out=target, tokens=1)
 
 
-@pytest.mark.parametrize("norm", ["post", "pre", "deepnorm"])
+@pytest.mark.parametrize("norm", ["post", "pre", "deepnorm", "none"])
 def test_streams_and_movements_against_the_layers_inputs_and_outputs(make_model, padded, norm):
     model = make_model(norm=norm, encoder_layers=3, decoder_layers=2, dropout=0.3).train()
     seen = {}
@@ -24,6 +24,7 @@ def test_streams_and_movements_against_the_layers_inputs_and_outputs(make_model,
             lambda module, args, output, name=name: seen.__setitem__(name, (args[0], output))
         )
     streams, movements = stream_sizes(model, padded)
+    assert stream_sizes(model, padded) == (streams, movements)  # without dropout
     assert model.training
     assert list(seen) == ["encoder.0", "encoder.1", "encoder.2", "decoder.0", "decoder.1"]
     for name, stream, movement in zip(layer_names(model), streams, movements, strict=True):

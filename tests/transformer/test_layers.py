@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from transformer.attention import MultiHeadAttention
+from transformer.config import ModelConfig
 from transformer.layers import AddAndNorm, DecoderLayer, EncoderLayer, deepnorm_constants
 from transformer.masks import causal_mask, padding_mask
 
@@ -139,16 +140,56 @@ def test_deepnorm_constants_are_the_paper_s(encoder_layers, decoder_layers, expe
         assert getattr(constants, name) == pytest.approx(value), name
 
 
-def test_where_the_norm_stands():
+@pytest.mark.parametrize("residual", [True, False])
+def test_where_norm_and_residual_stand(residual):
     x = torch.randn(2, 3, 8)
     norm = nn.LayerNorm(8)
+    kept = x if residual else torch.zeros_like(x)
 
     def run(kind):
-        return AddAndNorm(d_model=8, kind=kind, dropout=0.0, alpha=3.0)(x, torch.sin)
+        return AddAndNorm(d_model=8, kind=kind, residual=residual, dropout=0.0, alpha=3.0)(x, torch.sin)
 
-    torch.testing.assert_close(run("post"), norm(x + x.sin()))
-    torch.testing.assert_close(run("pre"), x + norm(x).sin())
-    torch.testing.assert_close(run("deepnorm"), norm(3.0 * x + x.sin()))
+    torch.testing.assert_close(run("post"), norm(kept + x.sin()))
+    torch.testing.assert_close(run("pre"), kept + norm(x).sin())
+    torch.testing.assert_close(run("none"), kept + x.sin())
+    if residual:
+        torch.testing.assert_close(run("deepnorm"), norm(3.0 * x + x.sin()))
+
+
+@pytest.mark.parametrize("norm", ["post", "pre", "none"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_layer_with_parts_taken_away_against_torch_s_pieces(make_config, norm, residual):
+    """The whole encoder layer again from `nn.MultiheadAttention`, `nn.Linear` and `nn.LayerNorm`."""
+    config = make_config(norm=norm, residual=residual)
+    ours = EncoderLayer(config, alpha=1.0)
+    attention = nn.MultiheadAttention(config.d_model, config.num_heads, batch_first=True)
+    widen, narrow = nn.Linear(config.d_model, config.d_ff), nn.Linear(config.d_ff, config.d_model)
+    norms = [nn.Identity() if norm == "none" else nn.LayerNorm(config.d_model) for _ in range(2)]
+    with torch.no_grad():
+        randomise(ours)
+        copy_attention(attention, ours.self_attention.attention)
+        copy_linear(widen, ours.feed_forward.widen)
+        copy_linear(narrow, ours.feed_forward.narrow)
+        if norm != "none":
+            copy_norm(norms[0], ours.self_attention_add_norm)
+            copy_norm(norms[1], ours.feed_forward_add_norm)
+
+    def attend(x):
+        return attention(x, x, x, key_padding_mask=IDS == 0, need_weights=False)[0]
+
+    def feed(x):
+        return narrow(torch.relu(widen(x)))
+
+    x = torch.randn(2, 4, config.d_model)
+    expected = x
+    for sub_layer, layer_norm in ((attend, norms[0]), (feed, norms[1])):
+        before = expected
+        expected = sub_layer(layer_norm(before) if norm == "pre" else before)
+        if residual:
+            expected = before + expected
+        if norm == "post":
+            expected = layer_norm(expected)
+    torch.testing.assert_close(ours(x, padding_mask(IDS)), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_each_stack_gets_its_own_alpha(make_model):
@@ -162,3 +203,23 @@ def test_each_stack_gets_its_own_alpha(make_model):
         )
     for layer in model.decoder:
         assert layer.cross_attention_add_norm.alpha == constants.decoder_alpha
+
+
+def test_a_configuration_from_before_the_residual_could_be_taken_away(make_config):
+    values = make_config().to_dict()
+    del values["residual"]
+    assert ModelConfig.from_dict(values) == make_config()
+    assert ModelConfig.from_dict(values).residual is True
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"residual": 1}, "residual is 1; it must be true or false"),
+        ({"residual": False, "norm": "deepnorm"}, "residual must be true"),
+        ({"norm": "rms"}, "norm is 'rms'; allowed are 'post', 'pre', 'deepnorm', 'none'"),
+    ],
+)
+def test_bad_norms_and_residuals(make_config, changes, words):
+    with pytest.raises(ValueError, match=words):
+        make_config(**changes)

@@ -15,7 +15,7 @@ POSITIONS = ["sinusoidal", "learned", "rotary", "alibi", "none"]
 
 @pytest.mark.parametrize(
     ("positions", "norm", "attention"),
-    list(itertools.product(POSITIONS, ["post", "pre", "deepnorm"], ["dot_product", "additive"])),
+    list(itertools.product(POSITIONS, ["post", "pre", "deepnorm", "none"], ["dot_product", "additive"])),
 )
 def test_later_tokens_leave_earlier_logits(make_model, batch, positions, norm, attention):
     model = make_model(positions=positions, norm=norm, attention=attention)
@@ -98,14 +98,18 @@ def test_tied_embeddings_share_storage(make_config):
 
 @pytest.mark.parametrize("tied", ["none", "target", "all"])
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
-@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("norm", ["pre", "post", "none"])
 def test_number_of_parameters(make_config, tied, positions, norm):
     d, f, n, m, v = 16, 24, 2, 3, 11
     source = v if tied == "all" else 13
     config = make_config(
         source_size=source, decoder_layers=m, tied_embeddings=tied, positions=positions, norm=norm
     )
-    attention, feed_forward, layer_norm = 4 * (d * d + d), d * f + f + f * d + d, 2 * d
+    attention, feed_forward, layer_norm = (
+        4 * (d * d + d),
+        d * f + f + f * d + d,
+        0 if norm == "none" else 2 * d,
+    )
     expected = n * (attention + feed_forward + 2 * layer_norm) + m * (
         2 * attention + feed_forward + 3 * layer_norm
     )
