@@ -248,8 +248,8 @@ class Trainer:
         self.config = config
         self.averaged = copy.deepcopy(model).eval() if config.average_decay else model
         self.step = 0
-        self._train = train
-        self._dev = dev
+        self.train_data = train
+        self.dev_data = dev
         self._probes = tuple(probes)
         self._probe_steps = set(snapshot_steps(config.steps, config.probe_count)) if probes else set()
         self._epoch = 0
@@ -271,7 +271,7 @@ class Trainer:
             yield self._record_probes()
         while self.step < self.config.steps:
             batches = bucketed_batches(
-                self._train,
+                self.train_data,
                 batch_tokens=self.config.batch_tokens,
                 seed=self.config.seed,
                 epoch=self._epoch,
@@ -385,7 +385,7 @@ class Trainer:
         """Loss and accuracies of the averaged weights on the development set."""
         self.averaged.eval()
         total_loss, right, tokens, right_sequences, sequences = 0.0, 0, 0, 0, 0
-        for batch in fixed_batches(self._dev, batch_tokens=self.config.batch_tokens):
+        for batch in fixed_batches(self.dev_data, batch_tokens=self.config.batch_tokens):
             logits = self.averaged(batch.source, batch.target_in)
             real = batch.target_out != PAD
             correct = logits.argmax(dim=-1) == batch.target_out

@@ -1,0 +1,1 @@
+"""Trainings and experiments beside the app: store, queue, supervisor and workers. Knows nothing of Streamlit."""
