@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lab.figures import positions as figures
 from lab.ui.checkpoints import (
-    CHECKPOINTS,
+    checkpoint_folder,
     checkpoint_menu,
     checkpoint_names,
     checkpoint_title,
@@ -443,7 +443,7 @@ def checkpoint_with(kind: str) -> str | None:
     """Name of the first model whose positions are of this kind; where there is none, say so."""
     for name in checkpoint_names():
         try:
-            positions = read_config(CHECKPOINTS / name)["model"]["positions"]
+            positions = read_config(checkpoint_folder(name))["model"]["positions"]
         except ValueError:
             continue
         if positions == kind:

@@ -8,6 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from lab.ui.language import _, language, settle_language
+from lab.ui.owner import cookie_script
 
 ROOT = Path(__file__).parents[2]
 STYLE = ROOT / "assets" / "css" / "shell.css"
@@ -79,12 +80,12 @@ def page_start() -> None:
 
 
 def dress() -> None:
-    """Style the app and tell the browser which language it reads; once a run."""
+    """Style the app, and tell the browser which language it reads and who it is; once a run."""
     freeze_imports()
     tag = {"zh": "zh-CN", "en": "en"}[language()]
     st.html(
         f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
-        f"<script>document.documentElement.lang = '{escape(tag)}'</script>",
+        f"<script>document.documentElement.lang = '{escape(tag)}'; {cookie_script()}</script>",
         unsafe_allow_javascript=True,
     )
 
