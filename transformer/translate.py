@@ -1,7 +1,7 @@
 """Texts in, texts out: translate many lines in batches, and measure how good the translations are."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,14 +120,26 @@ def measure(checkpoint: Checkpoint, pairs: Sequence[Pair], *, beam: int = 4) -> 
     references = group_references(pairs)
     began = time.perf_counter()
     translations = translate(checkpoint, list(references), beam=beam)
-    seconds = time.perf_counter() - began
+    return score(translations, references, seconds=time.perf_counter() - began)
+
+
+def score(translations: Sequence[str], references: Mapping[str, Sequence[str]], *, seconds: float) -> Quality:
+    """Compare translations with references; see `measure`.
+
+    Args:
+        translations: A translation of each source, in the order of `references`.
+        references: All references of each source.
+        seconds: Seconds that the translations took.
+    """
     most = max(len(targets) for targets in references.values())
     # sacreBLEU wants one list a rank of reference, None where a source has fewer.
     streams: list[Any] = [
         [targets[rank] if rank < len(targets) else None for targets in references.values()]
         for rank in range(most)
     ]
-    bleu = BLEU(tokenize="zh" if mostly_chinese(pair.target for pair in pairs) else "13a")
+    bleu = BLEU(
+        tokenize="zh" if mostly_chinese(text for texts in references.values() for text in texts) else "13a"
+    )
     chrf = CHRF()
     return Quality(
         bleu=bleu.corpus_score(translations, streams).score,

@@ -1,0 +1,93 @@
+"""An experiment that ran, in one file: what came out, what was measured, and how to do it again.
+
+The results in ``assets/results`` are such files. They hold no progress: only what `events_of_record` gives back.
+"""
+
+import json
+import platform
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lab.experiments.events import Event, Measured, event_of_record, event_record
+from transformer.files import write_atomically
+
+FORMAT = 1
+DIGITS = 5
+
+
+def command_line(name: str, options: Mapping[str, Any]) -> str:
+    """The command that runs an experiment with these options."""
+    settings = [f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in options.items()]
+    return " ".join(["python -m lab experiment", name, *settings])
+
+
+def write_record(
+    path: Path, *, outcome: Mapping[str, Any], options: Mapping[str, Any], changed: Mapping[str, Any], events: Iterable[Event]
+) -> None:
+    """Write a record.
+
+    Args:
+        path: JSON file to write.
+        outcome: What `lab.experiments.experiment.report` made.
+        options: All options.
+        changed: Those that are not at their default, for the command.
+        events: What was measured; other events are left out, and numbers rounded to five digits.
+    """
+    points = [event_record(rounded(event)) for event in events if isinstance(event, Measured)]
+    head = {
+        "format": FORMAT,
+        "command": command_line(str(outcome["name"]), changed),
+        "options": dict(options),
+        "outcome": dict(outcome),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": {"processor": processor(), "threads": torch.get_num_threads()},
+    }
+    # One point a line: a file that grows by a point changes by a line.
+    lines = ",\n".join(json.dumps(point, ensure_ascii=False) for point in points)
+    text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + f',\n "events": [\n{lines}\n ]\n}}\n'
+    write_atomically(path, text.encode())
+
+
+def rounded(point: Measured) -> Measured:
+    """The point with the digits that a picture needs."""
+    return Measured(
+        quantity=point.quantity, labels=point.labels, x=point.x, y=float(f"{point.y:.{DIGITS}g}")
+    )
+
+
+def processor() -> str:
+    """What the processor is called, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record; `events_of_record` gives its events.
+
+    Raises:
+        ValueError: If it is missing or not a record.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f"{path} is not the record of an experiment of format {FORMAT}.")
+    return record
+
+
+def events_of_record(record: Mapping[str, Any]) -> list[Event]:
+    """What was measured.
+
+    Raises:
+        ValueError: If the record is damaged.
+    """
+    return [event_of_record(point) for point in record["events"]]
