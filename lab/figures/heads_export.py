@@ -6,12 +6,11 @@ import html
 import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lab.figures.heads import AttentionMap
+from lab.figures.scripts import picture_script, picture_style
 
-COMPONENT = Path(__file__).resolve().parents[2] / "assets" / "components" / "heads"
 CSV_COLUMNS = (
     "map",
     "layer",
@@ -83,8 +82,6 @@ def to_html(payload: Mapping[str, Any], title: str) -> str:
     text = json.dumps(data, ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    script = (COMPONENT / "heads.js").read_text(encoding="utf-8")
-    style = (COMPONENT / "heads.css").read_text(encoding="utf-8")
     language = html.escape(payload["strings"].get("language", "en"))
     return f"""<!doctype html>
 <html lang="{language}">
@@ -99,7 +96,7 @@ body {{ margin: 0 auto; padding: 16px; max-width: 1400px; font-family: system-ui
   background: #ffffff; color: #1c2029; }}
 h1 {{ font-size: 20px; font-weight: 600; margin: 0 0 12px; }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #10141b; color: #e8eaee; }} }}
-{style}
+{picture_style("heads")}
 </style>
 </head>
 <body>
@@ -107,7 +104,7 @@ h1 {{ font-size: 20px; font-weight: 600; margin: 0 0 12px; }}
 <main id="picture"></main>
 <script type="application/json" id="payload">{text}</script>
 <script type="module">
-{script}
+{picture_script("heads")}
 mountStandalone(document.getElementById("picture"), document.getElementById("payload").textContent);
 </script>
 </body>

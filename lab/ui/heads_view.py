@@ -1,25 +1,23 @@
 """The picture of all heads on a page: mounts ``assets/components/heads`` and returns what the reader selected."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from lab.figures.heads import Pin, Selection, selection_from_json
+from lab.figures.scripts import picture_script, picture_style
 from lab.ui.language import _, language
 
 __all__ = ["Pin", "Selection", "heads_strings", "heads_view"]
 
-_FOLDER = Path(__file__).resolve().parents[2] / "assets" / "components" / "heads"
-_SCRIPT = (_FOLDER / "heads.js").read_text(encoding="utf-8")
-_STYLE = (_FOLDER / "heads.css").read_text(encoding="utf-8")
+_SCRIPT = picture_script("heads")
 
 # Weights and the rest travel apart: Streamlit resends a message only if it changed, and the rest changes with each
-# selection. Both components run the same module, which joins them by digest (see heads.js).
+# selection. Both components run the same module, which joins them by digest (see attention.js).
 _weights = st.components.v2.component("headlight_heads_weights", js=_SCRIPT)
 _picture = st.components.v2.component(
-    "headlight_heads_picture", html='<div class="hl"></div>', css=_STYLE, js=_SCRIPT
+    "headlight_heads_picture", html='<div class="hl"></div>', css=picture_style("heads"), js=_SCRIPT
 )
 
 
