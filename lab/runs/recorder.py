@@ -56,10 +56,15 @@ class Recorder:
         self._thread.join()
 
     def begin_at(self, step: int) -> None:
-        """Say at which step the work goes on."""
+        """Say at which step the work goes on after an interruption; what came before counts for no rate."""
         with self._lock:
             self._step = step
             self._recent.clear()
+
+    def reach(self, step: int) -> None:
+        """Say how many steps are done."""
+        with self._lock:
+            self._step = step
 
     def add(self, step: int, values: Mapping[str, Value]) -> None:
         """Add one point to each series."""

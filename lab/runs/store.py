@@ -585,7 +585,7 @@ def order_of_start(unfinished: Iterable[Run]) -> list[Run]:
             waiting.append(run)
         else:
             working[run.owner] = working.get(run.owner, 0) + 1
-    waiting.sort(key=lambda run: (run.queued or run.created, run.created, run.id))
+    waiting.sort(key=lambda run: (run.created if run.queued is None else run.queued, run.created, run.id))
     order = []
     while waiting:
         following = min(waiting, key=lambda run: working.get(run.owner, 0))  # the first of the least

@@ -14,7 +14,7 @@ _YEAR_SECONDS = 365 * 24 * 3600
 def owner() -> str:
     """The owner of what is started in this session."""
     if _KEY not in st.session_state:
-        given = st.context.cookies.get(COOKIE, "")
+        given = str(st.context.cookies.get(COOKIE, ""))
         st.session_state[_KEY] = given if _ALLOWED.fullmatch(given) else secrets.token_hex(8)
     return str(st.session_state[_KEY])
 
