@@ -10,6 +10,7 @@ import copy
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from transformer.data.batches import Batch
 from transformer.model import Transformer
@@ -33,7 +34,7 @@ def layer_parameters(model: Transformer) -> list[list[Tensor]]:
 
 def norms_of(tensors: list[list[Tensor]]) -> Tensor:
     """Euclidean norm of each list of tensors taken as one vector."""
-    return torch.tensor([torch.stack([tensor.norm() for tensor in layer]).norm() for layer in tensors])
+    return torch.tensor([get_total_norm(layer) for layer in tensors])
 
 
 def gradient_norms(model: Transformer) -> tuple[float, ...]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from transformer.flat import FlatParameters
+
 ScheduleKind = Literal["noam", "inverse_sqrt", "cosine", "linear", "constant"]
 
 
@@ -41,12 +43,11 @@ def learning_rate(
 
 
 def build_optimizer(
-    model: torch.nn.Module, *, betas: tuple[float, float], epsilon: float, weight_decay: float
+    weights: FlatParameters, *, betas: tuple[float, float], epsilon: float, weight_decay: float
 ) -> torch.optim.AdamW:
     """Adam with decoupled weight decay on matrices only; the learning rate is set anew at each step."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=0.0, betas=betas, eps=epsilon, fused=True
-    )
+    groups = [
+        {"params": [weights.matrices], "weight_decay": weight_decay},
+        {"params": [weights.others], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=epsilon, fused=True)

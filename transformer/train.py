@@ -19,6 +19,7 @@ from torch import Tensor
 
 from transformer.config import require_choice, require_integer, require_number
 from transformer.data.batches import Batch, EncodedPairs, bucketed_batches, fixed_batches
+from transformer.flat import FlatParameters
 from transformer.layer_sizes import WeightsBefore, gradient_norms, layer_names, stream_sizes
 from transformer.loss import label_smoothed_loss
 from transformer.model import Transformer
@@ -26,6 +27,7 @@ from transformer.optim import ScheduleKind, build_optimizer, learning_rate
 from transformer.trace import Trace
 from transformer.vocabulary import PAD
 
+MOMENTS = ("exp_avg", "exp_avg_sq")  # what torch's AdamW calls them
 SCHEDULES = ("noam", "inverse_sqrt", "cosine", "linear", "constant")
 
 
@@ -254,8 +256,10 @@ class Trainer:
         self._probe_steps = set(snapshot_steps(config.steps, config.probe_count)) if probes else set()
         self._epoch = 0
         self._batch_in_epoch = 0
+        self._weights = FlatParameters(model)
+        self._average = FlatParameters(self.averaged) if config.average_decay else self._weights
         self._optimizer = build_optimizer(
-            model,
+            self._weights,
             betas=(config.beta1, config.beta2),
             epsilon=config.epsilon,
             weight_decay=config.weight_decay,
@@ -335,16 +339,17 @@ class Trainer:
         )
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        self.model.train()
+        if not self.model.training:  # asking each of thousands of modules takes a while
+            self.model.train()
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random_state)
             logits = self.model(batch.source, batch.target_in)
             self._random_state = torch.get_rng_state()
         loss = label_smoothed_loss(logits, batch.target_out, self.config.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._weights.zero_gradients()
         loss.backward()
         gradients = gradient_norms(self.model) if measures else ()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self._weights.vectors, self.config.clip_norm or math.inf)
         self._optimizer.step()
         self.step += 1
         self._batch_in_epoch += 1
@@ -377,8 +382,8 @@ class Trainer:
     def _update_average(self) -> None:
         # Short trainings must forget the initial weights too, so the decay grows with the steps.
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
-        for average, parameter in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(parameter, 1.0 - decay)
+        for average, weights in zip(self._average.vectors, self._weights.vectors, strict=True):
+            average.lerp_(weights, 1.0 - decay)
 
     @torch.inference_mode()
     def evaluate(self) -> Evaluated:
@@ -413,14 +418,16 @@ class Trainer:
 
     def state(self) -> TrainingState:
         """A copy of all that is needed to go on from here."""
-        tensors = {"random_state": self._random_state.clone()}
-        for name, parameter in self.model.named_parameters():
-            tensors[f"model.{name}"] = parameter.detach().clone()
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value).clone()
+        vectors = self._weights.vectors
+        parts = {"model": vectors}
         if self.averaged is not self.model:
-            for name, parameter in self.averaged.named_parameters():
-                tensors[f"averaged.{name}"] = parameter.detach().clone()
+            parts["averaged"] = self._average.vectors
+        if self.step > 0:
+            parts |= {key: tuple(self._optimizer.state[vector][key] for vector in vectors) for key in MOMENTS}
+        tensors = {"random_state": self._random_state.clone()}
+        for part, laid_out in parts.items():
+            for name, tensor in self._weights.by_name(laid_out).items():
+                tensors[f"{part}.{name}"] = tensor.detach().clone()
         numbers = {"step": self.step, "epoch": self._epoch, "batch_in_epoch": self._batch_in_epoch}
         return TrainingState(tensors=tensors, numbers=numbers)
 
@@ -431,21 +438,20 @@ class Trainer:
         Raises:
             ValueError: If the state belongs to another model or configuration.
         """
+        vectors = self._weights.vectors
         try:
-            optimizer_state: dict[Any, dict[str, Tensor]] = {}
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(state.tensors[f"model.{name}"])
-                prefix = f"optimizer.{name}."
-                moments = {
-                    key.removeprefix(prefix): value.clone()
-                    for key, value in state.tensors.items()
-                    if key.startswith(prefix)
-                }
-                if moments:
-                    optimizer_state[parameter] = moments
+            self._weights.fill(vectors, state.tensors, "model.")
             if self.averaged is not self.model:
-                for name, parameter in self.averaged.named_parameters():
-                    parameter.copy_(state.tensors[f"averaged.{name}"])
+                self._average.fill(self._average.vectors, state.tensors, "averaged.")
+            moments: dict[Any, dict[str, Tensor]] = {}
+            if state.numbers["step"] > 0:
+                moments = {
+                    vector: {"step": torch.tensor(float(state.numbers["step"]))}
+                    | {key: torch.zeros_like(vector) for key in MOMENTS}
+                    for vector in vectors
+                }
+                for key in MOMENTS:
+                    self._weights.fill([moments[vector][key] for vector in vectors], state.tensors, f"{key}.")
             self._random_state = state.tensors["random_state"].clone()
             self.step = state.numbers["step"]
             self._epoch = state.numbers["epoch"]
@@ -453,4 +459,4 @@ class Trainer:
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"The training state does not belong to this model: {error}.") from error
         self._optimizer.state.clear()
-        self._optimizer.state.update(optimizer_state)
+        self._optimizer.state.update(moments)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from transformer.flat import FlatParameters
 from transformer.optim import build_optimizer, learning_rate
 
 
@@ -57,11 +58,11 @@ def test_weight_decay_shrinks_matrices_only():
     with torch.no_grad():
         model.weight.fill_(1.0)
         model.bias.fill_(1.0)
-    optimizer = build_optimizer(model, betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.1)
+    weights = FlatParameters(model)
+    optimizer = build_optimizer(weights, betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.1)
     for group in optimizer.param_groups:
         group["lr"] = 0.5
-    for parameter in model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    weights.zero_gradients()
     optimizer.step()
     torch.testing.assert_close(model.weight, torch.full((3, 3), 1 - 0.5 * 0.1))
     torch.testing.assert_close(model.bias, torch.ones(3))
@@ -70,12 +71,14 @@ def test_weight_decay_shrinks_matrices_only():
 def test_the_step_is_adam_s_formula():
     model = torch.nn.Linear(2, 1, bias=False)
     start = model.weight.detach().clone()
-    optimizer = build_optimizer(model, betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.0)
+    weights = FlatParameters(model)
+    optimizer = build_optimizer(weights, betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.0)
     first, second, expected = torch.zeros(1, 2), torch.zeros(1, 2), start.clone()
     for step in range(1, 6):
         optimizer.param_groups[0]["lr"] = 0.01 * step
         gradient = torch.randn(1, 2)
-        model.weight.grad = gradient.clone()
+        weights.zero_gradients()
+        model.weight.grad.copy_(gradient)
         optimizer.step()
         first = 0.9 * first + 0.1 * gradient
         second = 0.98 * second + 0.02 * gradient**2
