@@ -14,6 +14,14 @@ TITLES = {
     ("attention_heads", "zh"): "注意力头",
     ("positional_encoding", "en"): "Positional encoding",
     ("positional_encoding", "zh"): "位置编码",
+    ("run", "en"): "Training run",
+    ("run", "zh"): "训练过程",
+    ("runs", "en"): "All runs",
+    ("runs", "zh"): "所有训练任务",
+    ("train", "en"): "Train",
+    ("train", "zh"): "训练",
+    ("time_machine", "en"): "Time machine",
+    ("time_machine", "zh"): "时光机",
 }
 
 

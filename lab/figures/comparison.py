@@ -2,11 +2,11 @@
 
 import difflib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
+from lab.figures.curves import display_width
 from transformer.config import ModelConfig
 from transformer.recipe import DataConfig, VocabularyConfig
 from transformer.train import TrainingConfig
@@ -71,22 +71,9 @@ def marked(reference: str, written: str) -> list[tuple[str, bool]]:
 
 def shortened(name: str, width: int) -> str:
     """A name that is no wider than so many Latin letters; a Chinese one counts as two."""
-    if sum(map(_width, name)) <= width:
+    if display_width(name) <= width:
         return name
-    kept, used = "", 1
-    for letter in name:
-        used += _width(letter)
-        if used > width:
-            break
-        kept += letter
+    kept = name
+    while kept and display_width(kept) > width - 1:
+        kept = kept[:-1]
     return f"{kept.rstrip()}…"
-
-
-def _width(letter: str) -> int:
-    return (
-        2
-        if re.match(
-            r"[\u1100-\u11ff\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60]", letter
-        )
-        else 1
-    )

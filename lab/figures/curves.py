@@ -8,6 +8,7 @@ Legend: N points, R runs.
 """
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,10 +42,10 @@ class Curve:
         steps: Steps (N,), rising.
         values: A number at each (N,).
         colour: Its colour.
-        name: What stands at its end; nothing if empty.
+        name: What stands at its end, before the last number.
         low: Lower edge of a band around it (N,), if it has one.
         high: Upper edge of the band (N,).
-        faint: Whether it is drawn thin and pale, behind the others.
+        faint: Whether it is drawn thin and pale, behind the others, with nothing at its end.
         dashed: Whether it is dashed.
         broken: First step whose number is NaN or infinite, if there is one.
     """
@@ -193,7 +194,6 @@ def line_chart(
     *,
     last_step: int,
     height: int,
-    room: int,
     log_steps: bool = False,
     log_values: bool = False,
     share: bool = False,
@@ -205,7 +205,6 @@ def line_chart(
         words: What the picture says.
         last_step: Where the horizontal axis ends.
         height: Height in pixels.
-        room: Pixels to the right of the axes for the names.
         log_steps: Whether the horizontal axis is logarithmic.
         log_values: Whether the vertical axis is logarithmic; numbers of 0 and below have no place on it.
         share: Whether the numbers are shares, drawn from 0 to 100 %.
@@ -214,11 +213,12 @@ def line_chart(
     rows = [*_bands(shown), *_lines(shown), *_dots(shown, share)]
     rows += _ends(shown, height - AROUND, log_values, share)
     rows += _breaks(shown, words.broken, last_step, log_steps)
+    rows += _room(shown, last_step, share)
     frame = pd.concat([_EMPTY, *(pd.DataFrame(each) for each in rows)], ignore_index=True)
     # A part that no curve has would only make the browser complain; the others are there from the start.
-    parts = {"line", "end", "broken", "dot"} | set(frame["part"])
+    parts = {"line", "end", "room", "broken", "dot"} | set(frame["part"])
     return Chart(
-        spec=_spec(words, parts, last_step, height, room, log_steps, log_values, share),
+        spec=_spec(words, parts, last_step, height, log_steps, log_values, share),
         frame=frame.astype(dict.fromkeys(("part", "line", "name", "colour", "text"), str)),
     )
 
@@ -329,7 +329,7 @@ def _ends(curves: Sequence[Curve], height: int, log_values: bool, share: bool) -
     ends = []
     for number, curve in enumerate(curves):
         places = np.flatnonzero(np.isfinite(curve.values))
-        if curve.name and places.size:
+        if not curve.faint and places.size:
             ends.append((number, curve, int(curve.steps[places[-1]]), float(curve.values[places[-1]])))
     if not ends:
         return []
@@ -348,7 +348,7 @@ def _ends(curves: Sequence[Curve], height: int, log_values: bool, share: bool) -
             **_row("end", number, curve),
             "step": [step],
             "value": [value],
-            "text": f"{curve.name} {readable(value, share)}",
+            "text": f"{curve.name} {readable(value, share)}".strip(),
             "shift": before - after,
         }
         for (number, curve, step, value), before, after in zip(ends, heights, placed, strict=True)
@@ -368,6 +368,21 @@ def within(heights: Sequence[float], gap: float, highest: float) -> list[float]:
         placed[index] = max(placed[index], floor)
         floor = placed[index] + gap
     return placed
+
+
+def _room(curves: Sequence[Curve], last_step: int, share: bool) -> Rows:
+    """A name that nobody sees at the right end of the axes: it keeps room for those that will stand there."""
+    named = [curve for curve in curves if not curve.faint]
+    if not named:
+        return []
+    widest = max(named, key=lambda curve: display_width(curve.name))
+    text = f"{widest.name} {'88.8 %' if share else readable(-8.88e-4)}".strip()
+    return [{**_row("room", 0, widest), "step": [max(last_step, 2)], "text": text}]
+
+
+def display_width(text: str) -> int:
+    """How wide a text is, in Latin letters; a Chinese one counts as two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def _breaks(curves: Sequence[Curve], sentence: str, last_step: int, log_steps: bool) -> Rows:
@@ -396,7 +411,6 @@ def _spec(
     parts: set[str],
     last_step: int,
     height: int,
-    room: int,
     log_steps: bool,
     log_values: bool,
     share: bool,
@@ -448,6 +462,11 @@ def _spec(
             {"x": x, "color": colour},
         ),
         ("broken", {**label, **beside}, {**text, "y": {"value": 0}}),
+        (
+            "room",
+            {**label, "align": "left", "dx": 7, "opacity": 0, "aria": False},
+            {**text, "y": {"value": 0}},
+        ),
         ("end", {**label, "align": "left", "dx": 7}, {**text, "y": y}),
         (
             "dot",
@@ -465,7 +484,7 @@ def _spec(
         "data": {"name": DATA},
         "title": {"text": words.title, "anchor": "start", "fontSize": 14, "fontWeight": 600, "offset": 10},
         "height": height,
-        "padding": {"left": 2, "top": 2, "right": room, "bottom": 2},
+        "padding": {"left": 2, "top": 2, "right": 2, "bottom": 2},
         "layer": [
             {
                 **({"params": [{"name": "near", "select": nearest}]} if part == "dot" else {}),
@@ -487,10 +506,12 @@ def _value_scale(log_values: bool, share: bool) -> dict[str, Any]:
 
 def _value_ticks(log_values: bool, share: bool) -> dict[str, Any]:
     if not log_values:
-        return {"format": "%" if share else "~s", "tickCount": 5, "gridOpacity": 0.3}
-    # Only 1, 2 and 5 times a power of ten are named and get a line of the grid.
+        short = "abs(datum.value) >= 1e3 ? format(datum.value, '~s') : format(datum.value, '~g')"
+        return {**({"format": "%"} if share else {"labelExpr": short}), "tickCount": 5, "gridOpacity": 0.3}
+    # Only powers of ten are named and get a line of the grid; over few of them, also 2 and 5 times one.
     digit = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
-    named = f"indexof([1, 2, 5], {digit}) >= 0"
+    few = "log(domain('y')[1] / domain('y')[0]) / LN10 < 2.2"
+    named = f"({digit} == 1 || ({few} && indexof([2, 5], {digit}) >= 0))"
     return {
         "labelExpr": f"{named} ? format(datum.value, '~g') : ''",
         "gridOpacity": {"condition": {"test": named, "value": 0.3}, "value": 0},

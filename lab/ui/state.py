@@ -4,7 +4,7 @@ Streamlit's own binding writes the label that is shown, which changes with the l
 names wins; where it names none (after a change of page) the session's last choice stays.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import streamlit as st
@@ -68,6 +68,50 @@ def menu(
     settle(key, names, default or next(iter(names)))
     chosen = (place or st).selectbox(label, list(names), format_func=names.__getitem__, key=key)
     return publish(key, chosen)
+
+
+def several(
+    label: str,
+    names: Mapping[str, str],
+    *,
+    key: str,
+    default: Sequence[str],
+    place: DeltaGenerator | None = None,
+    label_visibility: LabelVisibility = "visible",
+) -> list[str]:
+    """Show pills of which any number can be chosen; the address holds them with commas between.
+
+    Args:
+        label: What they are called.
+        names: What each value is called in the person's language, by value.
+        key: Name in the address and of the widget.
+        default: The values at first.
+        place: Where to put them; by default where the script is.
+        label_visibility: As Streamlit's.
+
+    Returns:
+        The chosen values, in the order of `names`.
+    """
+    asked = st.query_params.get(key)
+    if asked is not None and asked != st.session_state.get(_published(key)):
+        st.session_state[key] = [name for name in names if name in asked.split(",")]
+    elif key not in st.session_state:
+        kept = st.session_state.get(_published(key))
+        st.session_state[key] = [
+            name for name in names if name in (default if kept is None else kept.split(","))
+        ]
+    else:
+        st.session_state[key] = [name for name in names if name in st.session_state[key]]
+    chosen = (place or st).pills(
+        label,
+        list(names),
+        selection_mode="multi",
+        format_func=names.__getitem__,
+        key=key,
+        label_visibility=label_visibility,
+    )
+    publish(key, ",".join(name for name in names if name in chosen))
+    return [name for name in names if name in chosen]
 
 
 def settle(key: str, names: Mapping[str, str], default: str) -> None:

@@ -15,7 +15,7 @@ WORDS = Words(title="Loss", step="step", value="loss", line="line", broken="dive
 
 
 def chart(curves, **options):
-    given = {"last_step": 100, "height": 266, "room": 100, **options}
+    given = {"last_step": 100, "height": 266, **options}
     return figures.line_chart(curves, WORDS, **given)
 
 
