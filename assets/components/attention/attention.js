@@ -331,7 +331,11 @@ function largeFigure(map, layer, head, scale, theme, strings, { room, cell: fixe
     }
     if (snap && cell >= 4) cell = Math.floor(cell * snap) / snap;
     layout = { turn, columns, top, right, cell };
-    if (cell * sine >= size * 1.02) break;
+    // A tilted label must not lie over an upright one to its right.
+    const covers = columns.some(
+      (label, k) => !Array.isArray(label) && Array.isArray(columns[k + 1]) && bold(label) * cosine > 0.9 * cell,
+    );
+    if (cell * sine >= size * 1.02 && !covers) break;
   }
 
   const { turn, columns, top, right, cell } = layout;
@@ -471,6 +475,85 @@ function thumbnails(map, w, h, theme) {
     }
     return image;
   };
+}
+
+// ---------------------------------------------------------------- what stands on and beside a picture
+
+// Bands over lit rows and columns, and the labels: those of lit tokens are bold and push aside what they would cover.
+function drawLit(context, figure, map, rows, columns, theme) {
+  const { left, top, cell } = figure;
+  const [right, bottom] = [left + map.keys * cell, top + map.queries * cell];
+  const band = (x, y, w, h, colour) => {
+    context.fillStyle = colour;
+    context.globalAlpha = 0.16;
+    context.fillRect(x, y, w, h);
+    context.globalAlpha = 1;
+    context.strokeStyle = colour;
+    context.lineWidth = 1.5;
+    context.strokeRect(x, y, w, h);
+  };
+  for (const k of columns) band(left + k * cell, top, cell, bottom - top, KEY);
+  for (const q of rows) band(left, top + q * cell, right - left, cell, QUERY);
+  const labels = figure.labels(rows, columns);
+  for (const { x, y, text, size, weight, align, turn } of labels.filter((shape) => shape.pill)) {
+    const width = textWidth(text, size, theme.font, weight);
+    context.save();
+    context.translate(x, y);
+    if (turn) context.rotate((turn * Math.PI) / 180);
+    context.fillStyle = theme.paper;
+    context.fillRect(align === "right" ? -width - 2 : align === "center" ? -width / 2 - 2 : -2, -size * 0.6, width + 4, size * 1.2);
+    context.restore();
+  }
+  paint(context, labels, theme, devicePixelRatio);
+}
+
+// Lines of [class, text] or [class, [[class, text], ...]].
+function writeLines(parent, lines) {
+  parent.replaceChildren();
+  for (const [className, content] of lines) {
+    const line = element("span", className, parent);
+    if (typeof content === "string") line.textContent = content;
+    else for (const [role, text] of content) element("span", role, line).textContent = text;
+  }
+}
+
+function plainLines(lines) {
+  return lines.map(([, content]) => (typeof content === "string" ? content : content.map(([, text]) => text).join(""))).join(", ");
+}
+
+function placeTooltip(root, tooltip, event, lines) {
+  if (!lines) {
+    tooltip.hidden = true;
+    return;
+  }
+  writeLines(tooltip, lines);
+  tooltip.hidden = false;
+  const box = root.getBoundingClientRect();
+  const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+  const { offsetWidth, offsetHeight } = tooltip;
+  const goesLeft = x + 16 + offsetWidth > box.width;
+  const goesUp = event.clientY + 16 + offsetHeight > window.innerHeight;
+  tooltip.style.left = `${Math.max(0, goesLeft ? x - 12 - offsetWidth : x + 16)}px`;
+  tooltip.style.top = `${goesUp ? y - 12 - offsetHeight : y + 16}px`;
+}
+
+function drawRamp(canvas, theme) {
+  const [width, height] = [110 * theme.unit, theme.size];
+  const context = sizeCanvas(canvas, width, height, devicePixelRatio);
+  theme.ramp.forEach((colour, i) => {
+    context.fillStyle = colour;
+    context.fillRect((i * width) / 256, 0, width / 256 + 1, height);
+  });
+  context.strokeStyle = theme.line;
+  context.strokeRect(0.5, 0.5, width - 1, height - 1);
+}
+
+function drawSwatch(canvas, theme) {
+  const [width, height] = [theme.size * 1.5, theme.size];
+  const context = sizeCanvas(canvas, width, height, devicePixelRatio);
+  paint(context, [{ kind: "hatch", x: 0, y: 0, width, height }], theme, devicePixelRatio);
+  context.strokeStyle = theme.line;
+  context.strokeRect(0.5, 0.5, width - 1, height - 1);
 }
 
 // ---------------------------------------------------------------- Streamlit

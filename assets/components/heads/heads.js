@@ -138,11 +138,11 @@ class Picture {
     panel.mosaic.onpointermove = (event) => {
       const tile = this.locateTile(panel, event);
       this.setTile(panel, tile);
-      this.placeTooltip(event, tile && [["hl-tip-place", this.placeText(panel.map, tile.layer, tile.head)]]);
+      placeTooltip(this.root, this.tooltip, event, tile && [["hl-tip-place", this.placeText(panel.map, tile.layer, tile.head)]]);
     };
     panel.mosaic.onpointerleave = () => {
       this.setTile(panel, null);
-      this.placeTooltip(null, null);
+      placeTooltip(this.root, this.tooltip, null, null);
     };
     panel.mosaic.onclick = (event) => {
       const tile = this.locateTile(panel, event);
@@ -310,25 +310,12 @@ class Picture {
     return lines;
   }
 
-  write(parent, lines) {
-    parent.replaceChildren();
-    for (const [className, content] of lines) {
-      const line = element("span", className, parent);
-      if (typeof content === "string") line.textContent = content;
-      else for (const [role, text] of content) element("span", role, line).textContent = text;
-    }
-  }
-
-  plain(lines) {
-    return lines.map(([, content]) => (typeof content === "string" ? content : content.map(([, text]) => text).join(""))).join(", ");
-  }
-
   writeReadout() {
     const place = this.pin ?? this.hover;
     if (this.explained) this.readout.textContent = this.explained;
     else if (!place) this.readout.textContent = this.data.strings.hint;
     else {
-      this.write(this.readout, this.describe(place));
+      writeLines(this.readout, this.describe(place));
       if (this.pin) element("span", "hl-pinned", this.readout).textContent = this.data.strings.pinned;
     }
   }
@@ -370,7 +357,7 @@ class Picture {
   setPin(place) {
     this.pin = place;
     this.drawOverlays();
-    if (place) this.say(`${this.data.strings.pinned}: ${this.plain(this.describe(place))}`);
+    if (place) this.say(`${this.data.strings.pinned}: ${plainLines(this.describe(place))}`);
     else this.say(this.data.strings.unpinned);
     this.send();
   }
@@ -386,7 +373,7 @@ class Picture {
         cursor.query = Math.min(map.queries - 1, Math.max(0, cursor.query + step[0]));
         cursor.key = Math.min(map.keys - 1, Math.max(0, cursor.key + step[1]));
         this.setHover({ map: map.key, ...cursor });
-        this.say(this.plain(this.describe(this.hover)));
+        this.say(plainLines(this.describe(this.hover)));
       } else {
         const layer = Math.min(map.layers - 1, Math.max(0, panel.layer + step[0]));
         const column = Math.min(map.heads + 1, Math.max(0, columnOf(map, panel.head) + step[1]));
@@ -430,23 +417,7 @@ class Picture {
       this.drawOverlays();
     }
     // Without the line that the heading of the panel and the readout say too: it would cover more cells.
-    this.placeTooltip(event, place && event && this.describe(place).slice(0, -1));
-  }
-
-  placeTooltip(event, lines) {
-    if (!lines) {
-      this.tooltip.hidden = true;
-      return;
-    }
-    this.write(this.tooltip, lines);
-    this.tooltip.hidden = false;
-    const box = this.root.getBoundingClientRect();
-    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
-    const { offsetWidth, offsetHeight } = this.tooltip;
-    const goesLeft = x + 16 + offsetWidth > box.width;
-    const goesUp = event.clientY + 16 + offsetHeight > window.innerHeight;
-    this.tooltip.style.left = `${Math.max(0, goesLeft ? x - 12 - offsetWidth : x + 16)}px`;
-    this.tooltip.style.top = `${goesUp ? y - 12 - offsetHeight : y + 16}px`;
+    placeTooltip(this.root, this.tooltip, event, place && event && this.describe(place).slice(0, -1));
   }
 
   // Rows and columns of `panel` that show a token of `place`: positions on the source or the target side.
@@ -491,7 +462,8 @@ class Picture {
       this.root.style.setProperty("--hl-key", theme.key_);
       this.layOut();
       for (const panel of this.panels) this.drawMosaicImage(panel);
-      this.drawLegend();
+      drawRamp(this.bar, this.theme);
+      drawSwatch(this.swatch, this.theme);
     }
     for (const panel of this.panels) this.drawPanel(panel);
     this.writeState();
@@ -728,19 +700,7 @@ class Picture {
       const { rows, columns } = this.lit(panel, place);
       const context = sizeCanvas(panel.overlay, figure.width, figure.height, devicePixelRatio);
       const { left, top, cell } = figure;
-      const [right, bottom] = [left + map.keys * cell, top + map.queries * cell];
-      const band = (x, y, w, h, colour) => {
-        context.fillStyle = colour;
-        context.globalAlpha = 0.16;
-        context.fillRect(x, y, w, h);
-        context.globalAlpha = 1;
-        context.strokeStyle = colour;
-        context.lineWidth = 1.5;
-        context.strokeRect(x, y, w, h);
-      };
-      for (const k of columns) band(left + k * cell, top, cell, bottom - top, KEY);
-      for (const q of rows) band(left, top + q * cell, right - left, cell, QUERY);
-      this.drawLabels(context, figure.labels(rows, columns));
+      drawLit(context, figure, map, rows, columns, this.theme);
       if (place?.map === map.key && place.query != null && place.key != null) {
         context.strokeStyle = this.theme.ink;
         context.lineWidth = this.pin ? 3 : 2;
@@ -752,37 +712,6 @@ class Picture {
     this.writeState();
     this.writeReadout();
     this.drawStripMark(place);
-  }
-
-  // Labels live on the overlay: those of lit tokens are bold and push aside what they would cover.
-  drawLabels(context, shapes) {
-    const { theme } = this;
-    for (const { x, y, text, size, weight, align, turn } of shapes.filter((shape) => shape.pill)) {
-      const width = textWidth(text, size, theme.font, weight);
-      context.save();
-      context.translate(x, y);
-      if (turn) context.rotate((turn * Math.PI) / 180);
-      context.fillStyle = theme.paper;
-      context.fillRect(align === "right" ? -width - 2 : align === "center" ? -width / 2 - 2 : -2, -size * 0.6, width + 4, size * 1.2);
-      context.restore();
-    }
-    paint(context, shapes, theme, devicePixelRatio);
-  }
-
-  drawLegend() {
-    const { theme } = this;
-    const [width, height] = [110 * theme.unit, theme.size];
-    const context = sizeCanvas(this.bar, width, height, devicePixelRatio);
-    theme.ramp.forEach((colour, i) => {
-      context.fillStyle = colour;
-      context.fillRect((i * width) / 256, 0, width / 256 + 1, height);
-    });
-    context.strokeStyle = theme.line;
-    context.strokeRect(0.5, 0.5, width - 1, height - 1);
-    const swatch = sizeCanvas(this.swatch, theme.size * 1.5, theme.size, devicePixelRatio);
-    paint(swatch, [{ kind: "hatch", x: 0, y: 0, width: theme.size * 1.5, height }], theme, devicePixelRatio);
-    swatch.strokeStyle = theme.line;
-    swatch.strokeRect(0.5, 0.5, theme.size * 1.5 - 1, height - 1);
   }
 
   // What a test or a style can see of the state.
@@ -917,7 +846,7 @@ class Picture {
     }
     const panel = this.panels.find(({ map }) => map.predicted_tokens && i < map.queries);
     if (panel && this.data.view === "tokens") this.setHover({ map: panel.map.key, query: i, key: null });
-    this.placeTooltip(event, [
+    placeTooltip(this.root, this.tooltip, event, [
       ["hl-tip-number", formatChange(causal.delta[i])],
       ["hl-tip-cell", visible(causal.tokens[i])],
       ["hl-tip-place", fill(strings.causal_change, { before: formatWeight(causal.before[i]), after: formatWeight(causal.after[i]) })],
