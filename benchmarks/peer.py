@@ -7,13 +7,16 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from transformer.config import ModelConfig
+from transformer.flat import FlatParameters
+from transformer.loss import label_smoothed_loss
 from transformer.model import Transformer
+from transformer.optim import build_optimizer
 from transformer.positions import sinusoidal
 from transformer.vocabulary import BOS, EOS, PAD
 
@@ -73,10 +76,47 @@ class Peer(nn.Module):
         return written
 
 
-def random_batch(sentences: int, length: int) -> tuple[Tensor, Tensor]:
+def random_batch(sentences: int, length: int, size: int = 2900) -> tuple[Tensor, Tensor]:
     """Random ids of sources and targets, without padding."""
     generator = torch.Generator().manual_seed(1)
-    return tuple(torch.randint(4, 2900, (sentences, length), generator=generator) for _ in range(2))
+    return tuple(torch.randint(4, size, (sentences, length), generator=generator) for _ in range(2))
+
+
+def our_step(config: ModelConfig, source: Tensor, target: Tensor) -> Callable[[], None]:
+    """A training step as `Trainer` takes it."""
+    model = Transformer(config).train()
+    weights = FlatParameters(model)
+    optimizer = build_optimizer(weights, betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.02)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-4
+    return step_of(model, source, target, weights.zero_gradients, weights.vectors, optimizer)
+
+
+def their_step(config: ModelConfig, source: Tensor, target: Tensor) -> Callable[[], None]:
+    """The same step as a plain loop around `torch.nn.Transformer` takes it, with the same optimiser."""
+    model = Peer(config).train()
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=1e-4, betas=(0.9, 0.98), eps=1e-9, weight_decay=0.02, fused=True
+    )
+    return step_of(model, source, target, optimizer.zero_grad, parameters, optimizer)
+
+
+def step_of(
+    model: nn.Module,
+    source: Tensor,
+    target: Tensor,
+    zero_gradients: Callable[[], None],
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> Callable[[], None]:
+    def step() -> None:
+        zero_gradients()
+        label_smoothed_loss(model(source, target[:, :-1]), target[:, 1:], 0.1).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+    return step
 
 
 def median_seconds(*actions: Callable[[], object], rounds: int = 9) -> list[float]:

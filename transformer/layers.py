@@ -145,8 +145,8 @@ class EncoderLayer(nn.Module):
         self.self_attention_add_norm = build_add_and_norm(config, alpha)
         self.feed_forward_add_norm = build_add_and_norm(config, alpha)
 
-    def forward(self, x: Tensor, mask: Tensor, scope: Scope = UNTRACED) -> Tensor:
-        """Map (B, S, D) to (B, S, D); `mask` is (B, 1, 1, S)."""
+    def forward(self, x: Tensor, mask: Tensor | None, scope: Scope = UNTRACED) -> Tensor:
+        """Map (B, S, D) to (B, S, D); `mask` is (B, 1, 1, S), or None if all may be attended to."""
         inside = scope.within("self_attention")
         x = self.self_attention_add_norm(x, lambda y: self.self_attention(y, mask, inside), inside)
         inside = scope.within("feed_forward")
@@ -176,7 +176,7 @@ class DecoderLayer(nn.Module):
         memory: tuple[Tensor, Tensor],
         *,
         mask: Tensor,
-        memory_mask: Tensor,
+        memory_mask: Tensor | None,
         scope: Scope = UNTRACED,
         cache: LayerCache | None = None,
     ) -> Tensor:
@@ -186,7 +186,7 @@ class DecoderLayer(nn.Module):
             x: Residual stream of the target positions.
             memory: This layer's keys and values of the encoder's output, each (B, H, S, K).
             mask: Mask of the self-attention, broadcastable to (B, H, T, T).
-            memory_mask: Mask of the encoder's positions, (B, 1, 1, S).
+            memory_mask: Mask of the encoder's positions, (B, 1, 1, S), or None if all may be attended to.
             scope: Where the trace finds this layer.
             cache: Self-attention keys and values of earlier positions.
         """

@@ -73,7 +73,7 @@ class Transformer(nn.Module):
             ValueError: If the source is longer than ``config.max_length``.
         """
         scope = Scope(trace).within("encoder")
-        mask = padding_mask(source_ids)
+        mask = only_if_needed(padding_mask(source_ids), scope)
         x = self._embed(source_ids, self.source_embedding, self.source_positions, scope)
         for index, layer in enumerate(self.encoder):
             x = layer(x, mask, scope.within(str(index)))
@@ -87,7 +87,7 @@ class Transformer(nn.Module):
         self,
         target_ids: Tensor,
         memory: list[tuple[Tensor, Tensor]],
-        memory_mask: Tensor,
+        memory_mask: Tensor | None,
         *,
         scope: Scope = UNTRACED,
         caches: list[LayerCache] | None = None,
@@ -127,9 +127,8 @@ class Transformer(nn.Module):
             Logits (B, T, V).
         """
         scope = Scope(trace)
-        x = self._decode(
-            target_ids, self._memory(encoded), padding_mask(source_ids), scope=scope.within("decoder")
-        )
+        memory_mask = only_if_needed(padding_mask(source_ids), scope)
+        x = self._decode(target_ids, self._memory(encoded), memory_mask, scope=scope.within("decoder"))
         return scope("logits", self.output_projection(x))
 
     def forward(self, source_ids: Tensor, target_ids: Tensor, trace: Trace | None = None) -> Tensor:
@@ -175,6 +174,14 @@ class Transformer(nn.Module):
     def num_parameters(self) -> int:
         """Trainable parameters, shared ones counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def only_if_needed(mask: Tensor, scope: Scope) -> Tensor | None:
+    """The mask, or None if it allows everything and nobody looks: attention without a mask takes less time.
+
+    Batches are made of sentences of about one length, so this is often so.
+    """
+    return mask if scope.active or not mask.all() else None
 
 
 def build_positions(config: ModelConfig) -> AddedPositions:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from transformer.trace import Trace
+from transformer.vocabulary import BOS
 
 ATTENTION = ("queries", "keys", "values", "scores", "mask", "weights", "head_outputs", "output")
 RESIDUALS = ("residual_before", "residual_after")
@@ -120,6 +121,26 @@ def test_the_residual_stream_is_one_stream(make_model, batch, norm):
             torch.testing.assert_close(trace[f"{part}.residual_after"], total)
         else:
             assert not torch.allclose(trace[f"{part}.residual_after"], total)
+
+
+def test_a_batch_without_padding_is_traced_with_its_masks_and_computed_without(make_model, monkeypatch):
+    model = make_model()
+    source, target = torch.tensor([[5, 6, 7]]), torch.tensor([[BOS, 8]])
+    trace = Trace()
+    traced = model(source, target, trace)
+    for name in ("encoder.0.self_attention", "decoder.1.cross_attention"):
+        assert trace[f"{name}.mask"].all()
+    assert trace["decoder.0.self_attention.mask"][0, 0].tolist() == [[True, False], [True, True]]
+    masks = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*tensors, attn_mask=None, **settings):
+        masks.append(attn_mask is not None)
+        return kernel(*tensors, attn_mask=attn_mask, **settings)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    torch.testing.assert_close(model(source, target), traced, atol=1e-5, rtol=1e-5)
+    assert masks == [False, False, True, False, True, False]
 
 
 def test_only_what_was_asked_for_is_kept(make_model, batch):
