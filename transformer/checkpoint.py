@@ -84,6 +84,11 @@ def save_description(
     folder.mkdir(parents=True, exist_ok=True)
     source_vocabulary.save(folder, SOURCE_VOCABULARY)
     target_vocabulary.save(folder, TARGET_VOCABULARY)
+    save_config(folder, model=model, recipe=recipe, step=step)
+
+
+def save_config(folder: Path, *, model: Transformer, recipe: Mapping[str, Any], step: int) -> None:
+    """Write the configuration of a checkpoint, whose step is all that changes while it is trained."""
     config = {
         "format": FORMAT,
         "model": model.config.to_dict(),

@@ -1,7 +1,7 @@
 """A training that writes itself into its folder while it runs, and goes on from there when it was stopped.
 
 `recorded_events` passes a trainer's events on and keeps the folder up to date beside them: a line of
-``metrics.jsonl`` for each event, and at each evaluation the weights, the snapshots and last the training state,
+``metrics.jsonl`` for each event, and every few seconds the weights, the snapshots and last the training state,
 each written atomically, the ones before kept. Killed at any moment, or with its newest file damaged, the folder holds
 a state from which the training goes on and ends with the same weights, bit for bit.
 """
@@ -24,17 +24,19 @@ from transformer.checkpoint import (
     Snapshots,
     has_training_state,
     load_training_state,
+    save_config,
     save_description,
     save_training_state,
     save_weights,
     write_atomically,
 )
 from transformer.recipe import Prepared
-from transformer.train import Evaluated, Event, Finished, LayersMeasured, ProbesRecorded
+from transformer.train import Event, Finished, LayersMeasured, ProbesRecorded
 
 SHIPPED_STEP_LINES = 1000
-# A training whose evaluations are further apart than this saves itself between them.
-SAVE_EVERY_SECONDS = 60.0
+# A training saves itself so often, but no more often than saving takes this share of its time.
+SAVE_SECONDS = 5.0
+SAVE_SHARE = 0.01
 
 
 def recorded_events(
@@ -81,22 +83,26 @@ def _record(
     trainer = prepared.trainer
     made_from = origin(prepared)
 
-    def save() -> None:
+    def save(*, first: bool) -> None:
+        recipe = prepared.recipe.to_dict()
         save_weights(folder, trainer.averaged)
-        save_description(
-            folder,
-            model=trainer.model,
-            source_vocabulary=prepared.source_vocabulary,
-            target_vocabulary=prepared.target_vocabulary,
-            recipe=prepared.recipe.to_dict(),
-            step=trainer.step,
-        )
+        if first:
+            save_description(
+                folder,
+                model=trainer.model,
+                source_vocabulary=prepared.source_vocabulary,
+                target_vocabulary=prepared.target_vocabulary,
+                recipe=recipe,
+                step=trainer.step,
+            )
+        else:
+            save_config(folder, model=trainer.model, recipe=recipe, step=trainer.step)
         if prepared.probes:
             snapshots.save(folder)
         # Last: whoever finds a state finds everything up to its step.
         save_training_state(folder, trainer.state(), made_from)
 
-    saved_at = time.monotonic()
+    first, due = True, time.monotonic() + SAVE_SECONDS
     with (folder / METRICS).open("a", encoding="utf-8") as metrics:
         for event in trainer.events():
             metrics.write(json.dumps(event_record(event)) + "\n")
@@ -105,12 +111,14 @@ def _record(
                 snapshots.add(event.step, event.weights)
             # Between a step and its evaluation nothing is saved: the evaluation would be lost when resumed.
             done = not isinstance(event, Finished) and trainer.ends_step(event)
-            if isinstance(event, Evaluated) or (done and time.monotonic() - saved_at > SAVE_EVERY_SECONDS):
-                save()
-                saved_at = time.monotonic()
+            began = time.monotonic()
+            if done and (began >= due or event.step == trainer.config.steps):
+                save(first=first)
+                first, ended = False, time.monotonic()
+                due = ended + max(SAVE_SECONDS, (ended - began) / SAVE_SHARE)
             yield event
             if done and should_stop():
-                save()
+                save(first=first)
                 return
 
 

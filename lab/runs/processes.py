@@ -1,5 +1,6 @@
 """Processes by number and start time: a number alone may be given to another process once the first has ended."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -39,6 +40,11 @@ def make_way() -> None:
     """Let other processes go first: a page must stay quick while something trains."""
     process = psutil.Process()
     process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else WORKER_NICENESS)
+    # Where Linux shares the time out between sessions, the niceness of a process counts inside its session only.
+    session = Path("/proc/self/autogroup")
+    if session.exists():
+        with contextlib.suppress(OSError):
+            session.write_text(str(WORKER_NICENESS))
 
 
 def end(process: psutil.Process) -> None:

@@ -1,6 +1,7 @@
 """A training that is stopped or whose files are damaged goes on and ends as if nothing had happened."""
 
 import itertools
+import math
 import os
 
 import pytest
@@ -36,6 +37,12 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _saves_after_each_step(monkeypatch):
+    monkeypatch.setattr(training_folder, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(training_folder, "SAVE_SHARE", math.inf)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +112,7 @@ def test_a_damaged_file_costs_a_few_steps_and_nothing_else(tmp_path, whole, dama
     damage(tmp_path / name)
     trained = prepared()
     events = recorded_events(trained, tmp_path, resume=True)
-    assert trained.trainer.step == (15 if name.startswith("training_state") else 20)
+    assert trained.trainer.step == (22 if name.startswith("training_state") else 23)
     assert isinstance(list(events)[-1], Finished)
     assert_equal_to(whole, tmp_path)
 
@@ -145,11 +152,30 @@ def test_another_recipe_is_refused_by_its_difference(tmp_path):
         recorded_events(prepared(seed=2), tmp_path, resume=True)
 
 
-def test_it_saves_itself_between_evaluations(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_folder, "SAVE_EVERY_SECONDS", 0.0)
-    events = recorded_events(prepared(evaluate_every=30), tmp_path)
-    for event in itertools.takewhile(lambda event: event.step <= 13, events):
+def test_it_saves_itself_between_evaluations(tmp_path):
+    for event in recorded_events(prepared(evaluate_every=30), tmp_path):
         assert not isinstance(event, Evaluated)
+        if event.step == 13:
+            break
     trained = prepared(evaluate_every=30)
     recorded_events(trained, tmp_path, resume=True)
-    assert trained.trainer.step >= 13
+    assert trained.trainer.step == 13
+
+
+def test_saving_takes_only_its_share_of_the_time(tmp_path, monkeypatch):
+    """By a clock of our own on which each step takes one second and each save ten."""
+    now = [0.0]
+    saved = []
+    monkeypatch.setattr(training_folder.time, "monotonic", lambda: now[0])
+
+    def save(folder, state, origin):
+        now[0] += 10.0
+        saved.append(state.numbers["step"])
+
+    monkeypatch.setattr(training_folder, "save_training_state", save)
+    monkeypatch.setattr(training_folder, "SAVE_SECONDS", 5.0)
+    monkeypatch.setattr(training_folder, "SAVE_SHARE", 0.5)
+    for event in recorded_events(prepared(steps=60), tmp_path):
+        now[0] += isinstance(event, StepEnd)
+    # The first after 5 seconds, the others 20 after the save before was done, and one at the end.
+    assert saved == [5, 25, 45, 60]
