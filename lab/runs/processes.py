@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # The start is computed from the time of the boot, which moves when the clock is set.
 SAME_START_SECONDS = 2.0
 GONE_SECONDS = 10.0
-WORKER_NICENESS = 10
+WORKER_NICENESS = 5
 
 
 def find(pid: int | None, started: float | None) -> psutil.Process | None:
