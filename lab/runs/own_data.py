@@ -85,6 +85,9 @@ MAGIC = (
 # Every Office document since 2007 is a zip archive that begins with this entry.
 OFFICE_ENTRY = b"[Content_Types].xml"
 
+# Common characters of Big5 come before the rare ones; punctuation comes first.
+BIG5_COMMON, BIG5_RARE = b"\xa1", b"\xc9"
+
 # What heads a column. A header names two roles, or two languages that differ.
 ROLES = {
     "source": ("source", "src", "input", "源", "源文", "源语言", "源句", "源句子", "原文", "原句", "输入"),
@@ -296,7 +299,7 @@ def chinese(content: bytes) -> str | None:
     """The text of bytes that are GB18030, or None.
 
     That they can be decoded says little: é and a letter after it make a rare character too. So most of what is not ASCII
-    must be among the characters of everyday Chinese, GB 2312 or Big5.
+    must be among the characters of everyday Chinese: GB 2312, or the first level of Big5.
     """
     try:
         text = content.decode("gb18030")
@@ -305,13 +308,10 @@ def chinese(content: bytes) -> str | None:
     beyond = [character for character in text if character > "\x7f"][:5000]
 
     def common(character: str) -> bool:
-        for charset in ("gb2312", "big5"):
-            try:
-                character.encode(charset)
-            except UnicodeEncodeError:
-                continue
-            return True
-        return False
+        return (
+            character.encode("gb2312", "ignore") != b""
+            or BIG5_COMMON <= character.encode("big5", "ignore") < BIG5_RARE
+        )
 
     return text if sum(map(common, beyond)) > 0.9 * len(beyond) else None
 

@@ -243,6 +243,11 @@ def test_lines_are_counted_through_fields_of_several_lines():
     assert codes(table) == [(3, "line_columns")]
 
 
+def test_lines_are_counted_whatever_ends_them():
+    for end in ("\n", "\r\n", "\r"):
+        assert read(end.join(["a\tb", "", "c\td", "bad", "e\tf"])).lines == (1, 3, 5)
+
+
 def test_a_quotation_mark_that_is_never_closed_costs_one_line():
     rows = [f"s{n},t{n}" for n in range(50)]
     rows[7] = '"s7,t7'
@@ -282,6 +287,8 @@ def zipped(name):
         (b"\x01\x02\x03\x04a\tb\n", "data_binary", "control"),
         (bytes(range(128, 256)) * 9, "data_encoding", None),
         ("a\tb\nélan vital\tçà et là\n".encode("latin-1"), "data_encoding", None),
+        # These bytes are characters of GB18030 too, which nobody writes.
+        ("élève\tévêque\nMüller\tKönig\n".encode("latin-1"), "data_encoding", None),
         (b"\xff\xfea", "data_encoding", None),
     ],
 )  # fmt: skip
