@@ -307,3 +307,45 @@ def test_too_many_steps_are_refused_in_a_sentence():
     if not start(app).disabled:
         start(app).click().run()
     assert "300,000" in said(app).replace("\\", "")
+
+
+def test_several_seeds_are_started_as_one_group():
+    app = open_page(training__seed="7", repeat="3")
+    assert address(app) == {"preset": "reverse", "training.seed": "7", "repeat": "3"}
+    start(app).click().run()
+    runs = lab().store.runs()[:3]
+    assert sorted(run.spec["training"]["seed"] for run in runs) == [7, 8, 9]
+    assert len({run.group for run in runs}) == 1
+    assert runs[0].group
+    assert len({run.name for run in runs}) == 3
+    app = open_page(repeat="11")
+    assert start(app).disabled
+    assert "1 to 10" in said(app) or "1 \\to 10" in said(app)
+
+
+def test_a_name_is_kept_and_given():
+    app = open_page()
+    app.text_input(key="train_name").set_value(" <b>mine</b> ").run()
+    assert address(app)["name"] == " <b>mine</b> "
+    start(app).click().run()
+    assert newest().name == "<b>mine</b>"
+
+
+def test_a_broken_preset_is_answered_in_a_sentence(tmp_path, monkeypatch):
+    from lab.runs import presets
+
+    (tmp_path / "odd.toml").write_text("[model]\nnorm = 7\n")
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
+    app = open_page()
+    assert "cannot be read" in said(app)
+    assert address(app) == {"preset": "odd"}
+
+
+def test_a_run_that_is_deleted_while_it_is_cloned_leaves_the_first_preset():
+    run_id = own_run()
+    app = open_page(clone=run_id)
+    lab().stop(run_id)
+    lab().delete(run_id)
+    app.run()
+    assert not app.exception
+    assert address(app)["preset"] == "reverse"

@@ -14,6 +14,7 @@ from lab.runs.problems import RunProblem
 from lab.ui.data_words import line_problem_text, table_problem_text
 from lab.ui.language import _
 from lab.ui.train_form import LEAVE_OUT, TABLE, Form
+from lab.ui.uploader import dress_uploader
 from transformer.data.pairs import Pair
 from transformer.data.tasks import task
 
@@ -68,10 +69,12 @@ def bring_table(lab: Laboratory, form: Form) -> Brought | None:
             args=(lab, form),
         )
     with upload:
+        dress_uploader()
         attempt = st.session_state.setdefault(_UPLOAD, 0)
         st.file_uploader(
             _("or a TSV or CSV file of at most {megabytes:g} MB").format(megabytes=limit / 1e6),
             key=f"{_UPLOAD}/{attempt}",
+            max_upload_size=max(1, limit // 1_000_000),
             on_change=take_upload,
             args=(lab, form, f"{_UPLOAD}/{attempt}"),
         )
@@ -239,18 +242,11 @@ def show_problems(table: Table) -> None:
             count=table.skipped
         )
     )
-    st.html(
-        f"<ul class='problems'>{items}</ul><style>.problems {{ margin: 0; font-size: 0.9375rem }}</style>"
-    )
+    st.html(f"<ul class='problems'>{items}</ul>")
 
 
 def rows_html(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A small table whose texts are shown as they are."""
     heads = "".join(f"<th scope='col'>{escape(each)}</th>" for each in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    style = (
-        ".rows { border-collapse: collapse; width: 100%; font-size: 0.9375rem }"
-        ".rows th { text-align: left; font-weight: 600; opacity: 0.75; font-size: 0.875rem }"
-        ".rows th, .rows td { padding: 0.15rem 1.25rem 0.15rem 0; vertical-align: top; overflow-wrap: anywhere }"
-    )
-    return f"<style>{style}</style><table class='rows'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table class='rows'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"

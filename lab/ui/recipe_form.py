@@ -34,6 +34,7 @@ PROBES = "probes"
 MOST_PROBES = 12
 ARROW = "→"
 NO_VALUE = "—"
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 # What stands for an error that belongs to no single field.
 WHOLE = ""
 
@@ -51,6 +52,7 @@ class Field:
         label: What it is called.
         help: What it is.
         paper: The value of the paper's base model, or None where the paper has none.
+        remark: What is said in place of that value, where it would mislead.
         main: Whether it stands in the first view.
     """
 
@@ -58,6 +60,7 @@ class Field:
     label: str
     help: str
     paper: Any = None
+    remark: str = ""
     main: bool = False
 
     @property
@@ -244,10 +247,13 @@ def number_text(value: float) -> str:
 
 
 def large(value: float) -> str:
-    """A bound: grouped digits, or a power of ten or two where those would be many."""
+    """A bound: its digits in groups, or a power where those would be many."""
     if value == 2**63 - 1:
         return "2⁶³ − 1"
-    return f"{value:,.10g}" if value < 10**7 else number_text(float(value)).replace("000000", "e6")
+    power = round(math.log10(value)) if value > 10**6 else 0
+    if power and value == 10**power:
+        return f"10{str(power).translate(SUPERSCRIPTS)}"
+    return f"{value:,.10g}"
 
 
 def excerpt(text: str, length: int = 40) -> str:
@@ -356,6 +362,7 @@ def training_fields() -> list[Field]:
         ),
         Number(
             key="training.peak", label=_("Peak learning rate"), paper=1.0, low=0, below=1e6, main=True,
+            remark=f"1 {ARROW} {papers_highest_rate():.1g}",
             help=_("Highest learning rate. With the paper's schedule it is a factor, 1 in the paper, and no rate."),
         ),
         Whole(
@@ -618,6 +625,15 @@ def changes(texts: Texts, base: Texts) -> dict[str, str]:
         if not same:
             changed[key] = text
     return changed
+
+
+def papers_highest_rate() -> float:
+    """The highest learning rate of the paper's base model: 0.0007."""
+    training, width = TrainingConfig(steps=100_000), ModelConfig.d_model
+    return learning_rate(
+        training.schedule, training.warmup_steps, peak=training.peak, warmup_steps=training.warmup_steps,
+        total_steps=training.steps, d_model=width,
+    )  # fmt: skip
 
 
 def highest_rate(recipe: Recipe) -> float:

@@ -1,7 +1,8 @@
 """The fields of a training's form on the page: each with the paper's value, and what is wrong with it, below."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -9,55 +10,67 @@ from lab.ui.language import _
 from lab.ui.recipe_form import NO_VALUE, Choice, Field, FieldError, Pairs, Switch
 from lab.ui.train_form import Form
 
-# Pixels: a field of the first view, and one of the others, whose names are longer.
-NARROW, WIDE = 140, 208
+STYLE = Path(__file__).parents[2] / "assets" / "css" / "train.css"
+
+
+def dress_train() -> None:
+    """The style of the form; once a run of the script."""
+    st.html(f"<style>{STYLE.read_text(encoding='utf-8')}</style>")
 
 
 def show_fields(
-    shown: Iterable[Field], form: Form, base: Mapping[str, str], problems: Mapping[str, str]
+    shown: Iterable[Field],
+    form: Form,
+    base: Mapping[str, str],
+    problems: Mapping[str, str],
+    *,
+    name: str,
+    remarks: Mapping[str, str] | None = None,
 ) -> None:
-    """Show fields side by side, as many in a row as there is room for.
+    """Show fields in a grid.
 
     Args:
         shown: Which fields.
         form: The form they belong to.
         base: The text that each has if it was not changed.
         problems: What is wrong, by field.
+        name: What the grid is called; ``main`` for that of the first view.
+        remarks: What else to say, by field.
     """
-    with st.container(horizontal=True, gap="small"):
+    with st.container(key=f"fields_{name}"):
         for each in shown:
-            show_field(each, form, base[each.key], problems.get(each.key, ""))
+            remark = (remarks or {}).get(each.key, "")
+            show_field(each, form, base[each.key], problems.get(each.key, ""), remark)
 
 
-def show_field(each: Field, form: Form, base: str, problem: str, *, notes: bool = True) -> None:
+def show_field(
+    each: Field, form: Form, base: str, problem: str, remark: str = "", *, notes: bool = True
+) -> None:
     """Show one field, with notes on it below.
 
     Its text is the form's: a change goes there first, and so is never lost, whatever is shown meanwhile.
     """
     text = form.texts.get(each.key, base)
     key = widget_key(form, each)
-    wide = isinstance(each, Pairs)
-    width: int | Literal["stretch"] = "stretch" if wide else NARROW if each.main else WIDE
-    with st.container(width=width, gap=None):
-        settled: str | bool = text == "true" if isinstance(each, Switch) else text
-        if st.session_state.get(key) != settled:
-            st.session_state[key] = settled
+    settled: str | bool = text == "true" if isinstance(each, Switch) else text
+    if st.session_state.get(key) != settled:
+        st.session_state[key] = settled
+    with st.container(gap=None):
         options: dict[str, Any] = {
-            "key": key,
-            "help": each.help,
-            "on_change": take,
-            "args": (form, each, key),
-        }
+            "key": key, "help": each.help, "on_change": take, "args": (form, each, key),
+        }  # fmt: skip
         if isinstance(each, Choice):
             st.selectbox(each.label, [*each.names], format_func=each.names.__getitem__, **options)
         elif isinstance(each, Switch):
             st.segmented_control(each.label, [True, False], format_func=each.shown, required=True, **options)
-        elif wide:
+        elif isinstance(each, Pairs):
             st.text_area(each.label, height=140, **options)
         else:
             st.text_input(each.label, autocomplete="off", **options)
-        if problem or notes:
-            st.caption(f":red[{escaped(problem)}]" if problem else beside(each, text, base))
+        if problem:
+            st.markdown(f":small[:red[{escaped(problem)}]]")
+        elif notes:
+            st.caption(beside(each, text, base, remark))
 
 
 def widget_key(form: Form, each: Field) -> str:
@@ -71,22 +84,23 @@ def take(form: Form, each: Field, key: str) -> None:
     form.texts[each.key] = each.write(value) if isinstance(each, Switch) else value
 
 
-def beside(each: Field, text: str, base: str) -> str:
+def beside(each: Field, text: str, base: str, remark: str) -> str:
     """What stands below a field: the paper's value, the base's if another was chosen, and what is allowed.
 
     In the first view what is allowed is said once it matters.
     """
-    paper = NO_VALUE if each.paper is None else each.shown(each.paper)
+    paper = NO_VALUE if each.paper is None else each.remark or each.shown(each.paper)
     parts = [_("paper: {value}").format(value=paper)]
     if differs(each, text, base):
         parts.append(_("before: {value}").format(value=each.shown(each.read(base))))
-    return " · ".join(parts) + (f"  \n{each.allowed}" if each.allowed and not each.main else "")
+    below = [remark, "" if each.main else each.allowed]
+    return "  \n".join([" · ".join(parts), *filter(None, below)])
 
 
 def differs(each: Field, text: str, base: str) -> bool:
-    """Whether a text stands for another value than the base's."""
+    """Whether a text stands for another value than the base's; long texts are not said again."""
     try:
-        return bool(each.read(text) != each.read(base))
+        return not isinstance(each, Pairs) and bool(each.read(text) != each.read(base))
     except FieldError:
         return False
 

@@ -18,16 +18,16 @@ from lab.ui.data_words import table_problem_text
 from lab.ui.language import _
 from lab.ui.own_table import Brought, split_draft
 from lab.ui.presets import preset_teaches, preset_title
-from lab.ui.recipe_form import PROBES, Field, FieldError, form_fields, texts_of
-from lab.ui.train_form import CLONE_PREFIX, DEV, LEAVE_OUT, OWN, SPLIT_SEED, Form, all_fields
+from lab.ui.recipe_form import Field, FieldError, form_fields, texts_of
+from lab.ui.train_form import CLONE_PREFIX, DEV, LEAVE_OUT, OWN, REPEAT, SPLIT_SEED, Form, all_fields
 from transformer.data.pairs import Pair, read_pairs
 from transformer.data.tasks import TASKS, task
-from transformer.recipe import DataConfig, ProbeConfig, Recipe, VocabularyConfig
+from transformer.recipe import DataConfig, Recipe, VocabularyConfig
 from transformer.train import TrainingConfig
 
 Parts = tuple[list[Pair], list[Pair]]
 
-EXAMPLES = 3
+PICTURES = "training.probe_count"
 # Among so many examples of a task those to show are chosen.
 CANDIDATES = 50
 
@@ -67,11 +67,16 @@ def preset_base(name: str, form: Form) -> Base:
     recipe = with_probes(read_preset(name), form)
     return Base(
         recipe=recipe,
-        texts=texts_of(recipe),
+        texts=texts_for(recipe),
         title=preset_title(name, recipe),
         teaches=preset_teaches(name),
         problems={},
     )
+
+
+def texts_for(recipe: Recipe) -> dict[str, str]:
+    """The text of every field that all bases have."""
+    return {**texts_of(recipe), REPEAT: "1"}
 
 
 def with_probes(recipe: Recipe, form: Form) -> Recipe:
@@ -97,7 +102,7 @@ def own_base(lab: Laboratory, form: Form, brought: Brought | None) -> Base:
         recipe = replace(recipe, probes=chosen_probes(parts[1], longest=recipe.data.max_length))
     return Base(
         recipe=recipe,
-        texts={**texts_of(recipe), **own},
+        texts={**texts_for(recipe), **own},
         title=_("Own data"),
         parts=parts,
         problems=problems,
@@ -174,8 +179,8 @@ def clone_base(lab: Laboratory, run: Run, form: Form) -> Base:
     title = _("Like {name}").format(name=run_title(run))
     if recipe.data.task:
         recipe = with_probes(recipe, form)
-        return Base(recipe=recipe, texts=texts_of(recipe), title=title, problems={})
-    texts = {**texts_of(recipe), DEV: "", SPLIT_SEED: "", LEAVE_OUT: "false"}
+        return Base(recipe=recipe, texts=texts_for(recipe), title=title, problems={})
+    texts = {**texts_for(recipe), DEV: "", SPLIT_SEED: "", LEAVE_OUT: "false"}
     folder = lab.folder(run.id) / "data"
     try:
         parts = run_pairs(str(folder), recipe.data.train, recipe.data.dev)
@@ -220,17 +225,15 @@ def fields_of(base: Base) -> dict[str, list[Field]]:
     ]
     return {
         "model": [each for each in rest if each.section == "model"],
-        "training": [each for each in rest if each.section == "training" and each.name != "probe_count"],
+        "training": [each for each in rest if each.section == "training" and each.key != PICTURES],
         "source_vocabulary": [each for each in rest if each.section == "source_vocabulary"],
         "target_vocabulary": [each for each in rest if each.section == "target_vocabulary"],
-        "data": [*(known[key] for key in own), *(each for each in rest if each.section == "data")],
-        "probes": [known["training.probe_count"], known[PROBES]],
+        "data": [
+            *(known[key] for key in own),
+            *(each for each in rest if each.section == "data"),
+            known[PICTURES],
+        ],
     }
-
-
-def examples_of(base: Base, form: Form) -> list[ProbeConfig]:
-    """A few pairs to show what is to be learned: the probes, which are real ones."""
-    return list(base.recipe.probes[:EXAMPLES])
 
 
 def is_clone(name: str) -> bool:

@@ -19,7 +19,8 @@ CLONE_PREFIX = "run-"
 # Names in the address beside those of the settings.
 PRESET, CLONE, TABLE, NAME = "preset", "clone", "table", "name"
 DEV, SPLIT_SEED, LEAVE_OUT = "own.dev", "own.seed", "own.leave_out"
-MOST_DEV = 100_000
+REPEAT = "repeat"
+MOST_DEV, MOST_RUNS = 100_000, 10
 
 _STATE = "train_form"
 # A browser may ask with an address that was replaced a moment ago; that is nobody's wish.
@@ -66,6 +67,10 @@ def all_fields() -> dict[str, Field]:
             help=_("Decides which sources are held out."),
         ),
         Switch(key=LEAVE_OUT, label=_("Leave out the bad lines"), help=_("Start with the good lines only.")),
+        Whole(
+            key=REPEAT, label=_("Runs"), low=1, high=MOST_RUNS,
+            help=_("How often to train, with this seed and the ones after it; they are shown as mean and spread."),
+        ),
     ]  # fmt: skip
     return {**form_fields(), **{each.key: each for each in own}}
 
