@@ -12,6 +12,7 @@ Legend: T length, S key length, D model width, H heads, K head width.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -70,12 +71,20 @@ def rotate(x: Tensor, base: float = 10000.0, *, start: int = 0) -> Tensor:
     Returns:
         Tensor of the same shape.
     """
-    frequencies = angular_frequencies(x.shape[-1], base, x.device)
-    positions = torch.arange(start, start + x.shape[-2], dtype=torch.float64, device=x.device)
-    angles = positions[:, None] * frequencies  # (T, K / 2)
-    sin, cos = angles.sin().to(x.dtype), angles.cos().to(x.dtype)
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    turns = unit_turns(x.shape[-2], x.shape[-1], base, start, x.dtype.to_complex(), x.device)
+    # A pair is a complex number, and turning it by an angle is one multiplication by e^(i angle).
+    return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns).flatten(-2)
+
+
+@lru_cache(maxsize=256)
+def unit_turns(
+    length: int, width: int, base: float, start: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The complex numbers e^(i angle) of each position and pair, (T, K / 2); every layer needs the same."""
+    with torch.inference_mode(False):  # such a tensor could not take part in a later training
+        positions = torch.arange(start, start + length, dtype=torch.float64, device=device)
+        angles = positions[:, None] * angular_frequencies(width, base, device)
+        return torch.polar(torch.ones_like(angles), angles).to(dtype)
 
 
 def alibi_slopes(num_heads: int) -> Tensor:

@@ -53,6 +53,17 @@ def test_rotary_turns_each_pair_by_its_angle():
             torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_rotary_positions_first_used_while_evaluating_can_be_trained_with():
+    x = torch.randn(1, 1, 5, 4)
+    with torch.inference_mode():
+        rotate(x, 123.0, start=7)
+    turned = rotate(x.requires_grad_(), 123.0, start=7)
+    direction = torch.randn_like(turned)
+    (turned * direction).sum().backward()
+    # The gradient of a rotation is turned back by it.
+    torch.testing.assert_close(rotate(x.grad, 123.0, start=7), direction)
+
+
 def test_rotary_scores_depend_on_the_distance_only():
     q, k = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
 
