@@ -1,4 +1,4 @@
-"""The command line of the laboratory: ``python -m lab runs list | show | start | cancel | resume | export | import``.
+"""The command line of the laboratory: ``python -m lab runs list | show | start | compare | cancel | resume | export | import``.
 
 An error is one sentence on stderr and exit status 2.
 """
@@ -6,6 +6,7 @@ An error is one sentence on stderr and exit status 2.
 import getpass
 import json
 import math
+import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +15,17 @@ from pathlib import Path
 
 import click
 
+from lab.runs.comparison import (
+    LAYER_SERIES,
+    MOST_POINTS,
+    SCALAR_SERIES,
+    VARIANTS,
+    arms,
+    members,
+    start_comparison,
+    trial_of,
+    write_trials,
+)
 from lab.runs.laboratory import Laboratory
 from lab.runs.settings import read_settings
 from lab.runs.store import Run
@@ -122,6 +134,54 @@ def state_line(lab: Laboratory, run: Run) -> str:
 def last_values(lab: Laboratory, run_id: str, names: Iterable[str]) -> dict[str, float]:
     """The last value of each series that the run has."""
     return {name: float(series.values[-1]) for (_, name), series in lab.series([run_id], names).items()}
+
+
+@runs.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a setting.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice(list(VARIANTS)),
+    default=("pre", "post", "deepnorm"),
+    show_default=True,
+    help="Where the norm stands, and without the residual connection if alone; several times for several.",
+)
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Trainings of each.")
+@click.option("--wait", is_flag=True, help="Wait until all have ended.")
+@click.option(
+    "--record",
+    "record_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Wait, and write what was measured as one JSON file.",
+)
+def compare(
+    recipe: Path,
+    overrides: tuple[str, ...],
+    variants: tuple[str, ...],
+    seeds: int,
+    wait: bool,
+    record_file: Path | None,
+) -> None:
+    """Train RECIPE, a TOML file, with its norm in several places, and print the comparison's ID."""
+    lab = laboratory()
+    planned = arms(read_recipe(recipe, overrides), variants, seeds)
+    names = {variant: f"{recipe.stem} {variant}" for variant in variants}
+    group = start_comparison(lab, planned, owner=getpass.getuser(), names=names)
+    click.echo(group)
+    if not wait and record_file is None:
+        return
+    for run in members(lab, group):
+        follow(lab, run.id)
+    if record_file is not None:
+        ended = members(lab, group)
+        measured = lab.series([run.id for run in ended], [*SCALAR_SERIES, *LAYER_SERIES], most=MOST_POINTS)
+        settings = [part for each in overrides for part in ("--set", each)]
+        chosen = [part for each in variants for part in ("--variant", each)]
+        command = ["python", "-m", "lab", "runs", "compare", recipe.as_posix(), *settings, *chosen]
+        command += ["--seeds", str(seeds), "--record", record_file.as_posix()]
+        write_trials(record_file, [trial_of(run, measured) for run in ended], command=shlex.join(command))
 
 
 @runs.command()
