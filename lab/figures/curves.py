@@ -128,15 +128,19 @@ def block_size(last_step: int, most: int) -> int:
 def block_means(steps: Steps, values: Values, block: int) -> tuple[Steps, Values]:
     """The mean of every `block` steps, at the last step of each block that is there.
 
-    A block with a number that is not finite has no finite mean.
+    A block in which a number is not finite ends before it; nothing finite before it is no finite mean.
     """
     if block == 1 or steps.size == 0:
         return steps, values
     starts = np.flatnonzero(np.diff((steps - 1) // block, prepend=-1))
-    ends = np.append(starts[1:], steps.size)
-    with np.errstate(invalid="ignore"):
-        means = np.add.reduceat(values, starts) / (ends - starts)
-    return steps[ends - 1], means
+    lengths = np.diff(np.append(starts, steps.size))
+    broken = np.cumsum(~np.isfinite(values))
+    before = np.repeat(np.append(0, broken)[starts], lengths)
+    whole = broken == before
+    counts = np.add.reduceat(whole.astype(np.int64), starts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.add.reduceat(np.where(whole, values, 0.0), starts) / counts
+    return steps[starts + np.maximum(counts, 1) - 1], means
 
 
 def mean_and_spread(runs: Sequence[tuple[Steps, Values]]) -> Spread:

@@ -110,8 +110,8 @@ def show_curves(
 
 
 def means_note(block: int) -> str:
-    """Says that lines are means, where they are."""
-    return _("Each point of a strong line is the mean of {block} steps; pale: what was measured.").format(
+    """Say that lines are means, where they are."""
+    return _("Thick: each point is the mean of {block} steps. Thin: what was measured.").format(
         block=f"{block:,}"
     )
 

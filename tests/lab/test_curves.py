@@ -54,13 +54,11 @@ def test_means_of_blocks_of_steps_that_were_thinned_out_before():
     assert means.tolist() == [2.0, 7.0, 11.0]
 
 
-def test_a_block_without_a_finite_number_has_no_finite_mean():
-    steps, values = np.arange(1, 9), np.array([1.0, 2, np.nan, 4, np.inf, 6, 7, 9])
-    _places, means = figures.block_means(steps, values, 2)
-    assert means[0] == 1.5
-    assert np.isnan(means[1])
-    assert means[2] == np.inf
-    assert means[3] == 8
+def test_a_block_ends_before_a_number_that_is_not_finite():
+    steps, values = np.arange(1, 13), np.array([1.0, 2, 3, 4, np.nan, 6, np.inf, 8, 9, 10, np.nan, 12])
+    places, means = figures.block_means(steps, values, 3)
+    assert places.tolist() == [3, 4, 7, 10]
+    np.testing.assert_array_equal(means, [2.0, 4.0, np.nan, 10.0])
 
 
 @pytest.mark.parametrize("last", [1, 100, 130, 800, 2000, 20_000, 199_999, 10**8])
@@ -127,7 +125,7 @@ def test_a_line_does_not_run_over_a_number_that_is_not_there():
 
 def test_nothing_but_no_numbers_is_a_picture_with_a_mark():
     picture = chart([curve([1, 2], [math.nan, math.inf], name="a", broken=1)])
-    assert set(picture.frame["part"]) == {"broken"}
+    assert set(picture.frame["part"]) == {"broken", "room"}
     assert not len(chart([]).frame)
 
 
@@ -156,6 +154,15 @@ def test_names_stand_at_the_ends_with_the_last_number_and_do_not_cover_each_othe
     placed = sorted(height * row["value"] - row["shift"] for row in rows)
     assert all(b - a >= figures.LINE_HEIGHT - 1e-6 for a, b in itertools.pairwise(placed))
     assert min(placed) >= 0
+
+
+def test_room_is_kept_for_names_whatever_their_numbers():
+    kept = [
+        part(chart([curve([1, 2], [1.0, value], name=name) for name in ("a", "损失")]), "room")
+        for value in (0.5, 1.23456e-7)
+    ]
+    assert [each["text"].tolist() for each in kept] == [["损失 -8.88×10⁻⁴"]] * 2
+    assert kept[0]["step"].tolist() == [100]
 
 
 @pytest.mark.parametrize(
