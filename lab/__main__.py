@@ -1,4 +1,4 @@
-"""The command line of the laboratory: ``python -m lab runs list | show | start | compare | cancel | resume | export | import``.
+"""The command line of the laboratory: ``python -m lab runs`` and ``python -m lab experiment``.
 
 An error is one sentence on stderr and exit status 2.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from lab.experiments.command_line import experiment
 from lab.runs.comparison import (
     LAYER_SERIES,
     MOST_POINTS,
@@ -39,7 +40,10 @@ FOLLOWED = ("train_loss", "dev_loss", "accuracy")
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    """Trainings beside the app."""
+    """Trainings beside the app, and claims put to the test."""
+
+
+cli.add_command(experiment)
 
 
 @cli.group()

@@ -1,5 +1,6 @@
 """Laboratories on temporary data folders, with supervisors and workers that are real processes."""
 
+import contextlib
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from lab.runs.laboratory import Laboratory
 from lab.runs.settings import read_settings
 from transformer.recipe import Recipe
 
-PATIENCE_SECONDS = 150
+PATIENCE_SECONDS = 240
 TINY = {
     "data": {"task": "copy", "task_train": 300, "task_dev": 20},
     "source_vocabulary": {"level": "word"},
@@ -47,10 +48,8 @@ def make_laboratory(tmp_path):
 
     yield make
     for process in our_processes(folders):
-        try:
+        with contextlib.suppress(psutil.Error):
             process.kill()
-        except psutil.Error:
-            pass
 
 
 @pytest.fixture
@@ -62,13 +61,10 @@ def our_processes(folders, module="lab.runs."):
     """Processes that work for one of these data folders."""
     found = []
     for process in psutil.process_iter():
-        try:
-            command = process.cmdline()
-            if any(part.startswith(module) for part in command):
-                if process.environ().get("HEADLIGHT_DATA") in map(str, folders):
-                    found.append(process)
-        except psutil.Error:
-            continue
+        with contextlib.suppress(psutil.Error):
+            ours = process.environ().get("HEADLIGHT_DATA") in map(str, folders)
+            if ours and any(part.startswith(module) for part in process.cmdline()):
+                found.append(process)
     return found
 
 
