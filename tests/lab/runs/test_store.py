@@ -19,7 +19,14 @@ def store(tmp_path):
 
 def add(store, owner="ann", state="queued", **columns):
     return store.add(
-        kind="training", name="reverse", owner=owner, group="", spec={"a": 1}, steps=10, state=state, **columns
+        kind="training",
+        name="reverse",
+        owner=owner,
+        group="",
+        spec={"a": 1},
+        steps=10,
+        state=state,
+        **columns,
     )
 
 
@@ -40,7 +47,8 @@ def test_a_run_comes_back_as_it_was_put_in(store):
     assert (run.owner, run.state, run.spec, run.step, run.steps, run.attempt) == (
         "安", "queued", {"a": 1}, 3, 10, 0,
     )  # fmt: skip
-    assert run.unfinished and not run.resumable
+    assert run.unfinished
+    assert not run.resumable
     assert [entry.kind for entry in store.log(run_id)] == ["created"]
 
 
@@ -122,7 +130,8 @@ def test_a_stop_reaches_the_worker_once(store):
     run_id = add(store)
     run = store.claim(1)
     assert beat(store, run) is False
-    assert store.request_stop(run_id) and not store.request_stop(run_id)
+    assert store.request_stop(run_id)
+    assert not store.request_stop(run_id)
     assert beat(store, run) is True
 
 
@@ -202,12 +211,14 @@ def test_the_version_changes_with_every_write_of_anybody_and_not_otherwise(store
 
 def test_deleted_runs_are_out_of_sight_and_come_back(store):
     run_id, working = add(store, state="succeeded"), add(store)
-    assert store.set_deleted(run_id, 1.0) and not store.set_deleted(working, 1.0)
+    assert store.set_deleted(run_id, 1.0)
+    assert not store.set_deleted(working, 1.0)
     assert [run.id for run in store.runs()] == [working]
     assert [run.id for run in store.runs(deleted=True)] == [run_id]
     assert store.set_deleted(run_id, None)
     store.forget(run_id)
-    assert store.get(run_id) is None and store.log(run_id) == []
+    assert store.get(run_id) is None
+    assert store.log(run_id) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 5000, b"not a database at all, but some text" * 200])
@@ -230,9 +241,14 @@ def test_a_database_of_another_format_is_refused(store):
 
 def test_a_write_that_fails_in_the_middle_changes_nothing(store):
     run_id = add(store)
-    with pytest.raises(sqlite3.OperationalError), store.transaction() as connection:
-        connection.execute("UPDATE runs SET state = 'failed' WHERE id = ?", (run_id,))
-        connection.execute("UPDATE nothing SET a = 1")
+
+    def write_half() -> None:
+        with store.transaction() as connection:
+            connection.execute("UPDATE runs SET state = 'failed' WHERE id = ?", (run_id,))
+            connection.execute("UPDATE nothing SET a = 1")
+
+    with pytest.raises(sqlite3.OperationalError):
+        write_half()
     assert store.get(run_id).state == "queued"
 
 

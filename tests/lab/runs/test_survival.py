@@ -71,7 +71,8 @@ def test_a_run_trains_and_says_what_it_did(lab, recipe, until, undisturbed):
     assert (run.step, run.steps, run.attempt, run.error) == (40, 40, 1, None)
     assert run.facts["train_pairs"] + run.facts["dropped"] == 320 - run.facts["dev_pairs"]
     assert run.facts["layers"] == ["encoder.0", "decoder.0"]
-    assert run.seconds > 0 and run.started <= run.ended
+    assert run.seconds > 0
+    assert run.started <= run.ended
     assert [entry.kind for entry in lab.log(run_id)] == ["created", "started", "succeeded"]
     assert lab.samples(run_id).step == 40
     assert_same(lab, run_id, undisturbed())
@@ -128,7 +129,8 @@ def test_two_supervisors_are_one(lab, recipe, until, supervisors):
     command = [sys.executable, "-m", "lab.runs.supervisor"]
     environment = {**os.environ, "HEADLIGHT_DATA": str(lab.settings.data)}
     second = subprocess.run(command, cwd=ROOT, env=environment, timeout=60, capture_output=True)
-    assert second.returncode == 0 and second.stderr == b""
+    assert second.returncode == 0
+    assert second.stderr == b""
     assert len(supervisors()) == 1
     assert lab.get(run_id).attempt == 1
     lab.stop(run_id)
@@ -159,7 +161,8 @@ def test_a_worker_told_by_a_signal_saves_itself_and_goes_back_into_the_queue(lab
     os.kill(run.pid, signal.SIGTERM)
     run = until(run_id, "succeeded")
     kinds = [entry.kind for entry in lab.log(run_id)]
-    assert "interrupted" in kinds and "lost" not in kinds
+    assert "interrupted" in kinds
+    assert "lost" not in kinds
     (resumed,) = [entry for entry in lab.log(run_id) if entry.kind == "resumed"]
     assert resumed.details["step"] > 150
     assert run.attempt == 2
@@ -203,7 +206,8 @@ def test_a_worker_that_dies_again_and_again_is_left_alone(lab, recipe, until, mo
         lab.watch()
         time.sleep(0.01)
     run = lab.get(run_id)
-    assert run.error == {"code": "killed", "times": 3} and run.attempt == 3
+    assert run.error == {"code": "killed", "times": 3}
+    assert run.attempt == 3
     assert run.resumable
     lab.resume(run_id)
     until(run_id, "running")
@@ -236,9 +240,8 @@ def test_divergence_is_a_result_with_its_step(lab, recipe, until):
     assert run.error["code"] == "diverged"
     losses = lab.series([run_id], ["train_loss"])[run_id, "train_loss"]
     assert run.error["step"] == losses.steps[-1]
-    assert (
-        not torch.tensor(losses.values[-1]).isfinite() and torch.tensor(losses.values[:-1]).isfinite().all()
-    )
+    assert not torch.tensor(losses.values[-1]).isfinite()
+    assert torch.tensor(losses.values[:-1]).isfinite().all()
     assert not run.resumable
 
 
