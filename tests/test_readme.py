@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from transformer.__main__ import cli
+from lab.__main__ import cli as lab_cli
+from transformer.__main__ import cli as transformer_cli
 
 ROOT = Path(__file__).parents[1]
 TEXTS = {
@@ -18,7 +19,7 @@ COMMANDS = sorted({
     line.strip().split(" < ")[0]
     for text in TEXTS.values()
     for line in text.splitlines()
-    if line.strip().startswith("python -m transformer ")
+    if line.strip().startswith(("python -m transformer ", "python -m lab "))
 })  # fmt: skip
 
 
@@ -33,8 +34,10 @@ def test_the_python_of_the_readme_runs(monkeypatch, capsys):
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_has_the_options_that_are_shown(line):
-    name, *arguments = shlex.split(line)[3:]
-    command = cli.commands[name]
+    _python, _m, module, *arguments = shlex.split(line)
+    command: click.Command = {"transformer": transformer_cli, "lab": lab_cli}[module]
+    while isinstance(command, click.Group):
+        command = command.commands[arguments.pop(0)]
     given, _, _ = command.make_parser(click.Context(command)).parse_args(arguments)
     required = {option.name for option in command.params if option.required}
     assert required <= given.keys()
