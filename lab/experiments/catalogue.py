@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from lab.experiments import norm_final_quality
+from lab.experiments import norm_depth, norm_final_quality, norm_gradients_at_init, norm_warm_up
 from lab.experiments.experiment import Experiment
 
 EXPERIMENTS: dict[str, Experiment[Any]] = {
-    experiment.name: experiment for experiment in (norm_final_quality.EXPERIMENT,)
+    experiment.name: experiment
+    for experiment in (
+        norm_gradients_at_init.EXPERIMENT,
+        norm_warm_up.EXPERIMENT,
+        norm_depth.EXPERIMENT,
+        norm_final_quality.EXPERIMENT,
+    )
 }
 
 

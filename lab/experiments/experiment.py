@@ -5,6 +5,7 @@ that begins with ``Claim:``, ``Source:`` and ``Verdict:``. They are read from th
 """
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -122,15 +123,40 @@ def report(experiment: Experiment[Any], concluded: Concluded, seconds: float) ->
 
 def require_integers(name: str, values: Any, *, low: int, high: int) -> None:
     """Raise ValueError unless `values` is a tuple of rising integers in [low, high]."""
-    fine = isinstance(values, tuple) and all(
-        isinstance(value, int) and not isinstance(value, bool) and low <= value <= high for value in values
-    )
-    if not fine or not values or list(values) != sorted(set(values)):
-        shown = list(values) if isinstance(values, tuple) else values
+    fine = rising(values) and all(isinstance(value, int) and low <= value <= high for value in values)
+    if not fine:
         raise ValueError(
-            f"{name} is {shown!r}; it must be a list of rising whole numbers from {low} to {high}, such as "
-            f"[{low}, {high}]."
+            f"{name} is {shown(values)}; it must be a list of rising whole numbers from {low} to {high}."
         )
+
+
+def require_numbers(name: str, values: Any, *, low: float, high: float) -> None:
+    """Raise ValueError unless `values` is a tuple of rising numbers in [low, high]."""
+    if not (rising(values) and all(low <= value <= high for value in values)):
+        raise ValueError(
+            f"{name} is {shown(values)}; it must be a list of rising numbers from {low:g} to {high:g}."
+        )
+
+
+def require_choices(name: str, values: Any, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError unless `values` is a tuple of different strings out of `allowed`."""
+    fine = isinstance(values, tuple) and values and all(value in allowed for value in values)
+    if not fine or len(set(values)) != len(values):
+        raise ValueError(f"{name} is {shown(values)}; it must be a list of some of {', '.join(allowed)}.")
+
+
+def rising(values: Any) -> bool:
+    """Whether this is a tuple of one or more numbers, each greater than the one before."""
+    if not isinstance(values, tuple) or not values:
+        return False
+    if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return False
+    return all(before < after for before, after in itertools.pairwise(values))
+
+
+def shown(values: Any) -> str:
+    """A value as a person wrote it."""
+    return repr(list(values) if isinstance(values, tuple) else values)
 
 
 def seeds_of(count: int) -> tuple[int, ...]:
