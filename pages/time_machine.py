@@ -68,8 +68,8 @@ def show(name: str, folder: Path) -> None:
     if snapshots is None:
         st.info(
             _(
-                "This training has recorded no attention so far. It does so if its recipe names probe sentences, and "
-                "writes it down at each evaluation: come back later, or choose another one in the sidebar."
+                "This training has recorded no attention so far. It does so if its recipe names probe sentences, and saves "
+                "it every few seconds while it runs: come back in a moment, or choose another one in the sidebar."
             )
         )
         return

@@ -342,6 +342,7 @@ class Snapshots:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} cannot be read: {error}.") from error
         snapshots._tensors, _ = read_tensors(folder / f"{prefix}{SNAPSHOTS}.safetensors")
-        if {int(name.split("/")[1]) for name in snapshots._tensors} != set(snapshots.steps):
+        recorded = {tuple(name.split("/")[1:2]) for name in snapshots._tensors}
+        if recorded != {(str(step),) for step in snapshots.steps}:
             raise ValueError(f"{path} and the tensors beside it are not of the same save.")
         return snapshots
