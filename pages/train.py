@@ -10,6 +10,7 @@ from lab.runs.presets import preset_names, read_preset
 from lab.runs.problems import RunProblem
 from lab.runs.store import new_id
 from lab.ui.checkpoints import run_title
+from lab.ui.estimates import estimate_of, misfit_text, show_estimate
 from lab.ui.language import _, language
 from lab.ui.own_table import bring_table, rows_html, show_table
 from lab.ui.owner import owner
@@ -106,8 +107,10 @@ def page() -> None:
     sheet = read_sheet(form, base)
     main = [each for each in form_fields().values() if each.main]
     show_fields(main, form, base.texts, sheet.problems, name="main", remarks=remarks(sheet.recipe))
-    start_bar(lab, sheet)
+    bar = st.container()
     other_settings(sheet)
+    with bar:
+        start_bar(lab, sheet)
 
 
 def choose_base(lab: Laboratory, form: Form, names: list[str]) -> None:
@@ -206,7 +209,10 @@ def remarks(recipe: Recipe | None) -> dict[str, str]:
 
 
 def start_bar(lab: Laboratory, sheet: Sheet) -> None:
-    """What is wrong, or what it will take, and the button that starts it."""
+    """What is wrong, or what it will take, and the button that starts it.
+
+    It is filled last: to say what it will take, the data must be read, which may take some seconds the first time.
+    """
     known, form = all_fields(), sheet.form
     below = [
         f"{known[key].label}: {escaped(said)}" if key in known else escaped(said)
@@ -217,6 +223,7 @@ def start_bar(lab: Laboratory, sheet: Sheet) -> None:
         st.error("  \n".join(below))
     elif sheet.problems:
         st.error(_("One of the settings above is not right."))
+    fits = sheet.recipe is not None and forecast(lab, sheet.recipe, sheet)
     if st.session_state.get(NAME_KEY) != form.texts.get(NAME, ""):
         st.session_state[NAME_KEY] = form.texts.get(NAME, "")
 
@@ -231,12 +238,24 @@ def start_bar(lab: Laboratory, sheet: Sheet) -> None:
         with st.container(width=REPEAT_WIDTH):
             show_field(known[REPEAT], form, "1", "", notes=False)
         wanted = st.button(
-            _("Start training"), type="primary", icon=":material/play_arrow:", disabled=sheet.recipe is None
+            _("Start training"), type="primary", icon=":material/play_arrow:", disabled=not fits
         )
         if sheet.changed:
             st.button(_("Undo all changes"), icon=":material/undo:", on_click=undo, args=(form,))
     if wanted and sheet.recipe is not None:
         start(lab, sheet, sheet.recipe)
+
+
+def forecast(lab: Laboratory, recipe: Recipe, sheet: Sheet) -> bool:
+    """Say what it will take, or why it cannot start; returns whether it can."""
+    try:
+        with st.spinner(_("Reading the data …")):
+            estimated = estimate_of(lab, recipe, sheet.base.parts)
+    except ValueError as error:
+        st.error(escaped(misfit_text(recipe, error)))
+        return False
+    show_estimate(lab, estimated, sheet.repeat)
+    return True
 
 
 def undo(form: Form) -> None:

@@ -13,3 +13,28 @@ def _own_data_folder(tmp_path_factory):
     os.environ.pop("HEADLIGHT_DATA")
     if before is not None:
         os.environ["HEADLIGHT_DATA"] = before
+
+
+@pytest.fixture
+def measured_machine():
+    """A machine that was measured, with round numbers, so that no page measures this one while tests use it."""
+    import torch
+
+    from lab.runs.estimate import COUNTS, Calibration, machine_name
+    from lab.runs.settings import read_settings
+
+    path = read_settings().calibration
+    path.parent.mkdir(parents=True, exist_ok=True)
+    calibration = Calibration(
+        training=dict.fromkeys(COUNTS, 0.0) | {"steps": 0.01},
+        evaluation=dict.fromkeys(COUNTS, 0.0),
+        save_seconds=0.0,
+        save_byte_seconds=0.0,
+        start_seconds=0.0,
+        base_bytes=300_000_000,
+        machine=machine_name(),
+        torch=torch.__version__,
+        date="2026-11-24T00:00:00+00:00",
+    )
+    path.write_text(calibration.to_json(), encoding="utf-8")
+    return calibration

@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from lab.runs.estimate import facts_of_data
 from lab.runs.laboratory import Laboratory
 from lab.runs.presets import preset_names, read_preset
 from lab.runs.settings import read_settings
+from lab.runs.store import UNFINISHED
+from lab.ui.estimates import facts_of
 from lab.ui.language import speaking
 from lab.ui.recipe_form import PROBES, Choice, Switch, form_fields, recipe_values
 from transformer.data.pairs import Pair, read_pairs
-from transformer.recipe import Recipe
+from transformer.recipe import Recipe, prepare
 
 ROOT = Path(__file__).parents[1]
 HIDDEN = {"data.swap"}
@@ -21,7 +24,7 @@ START = "Start training"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_runs(monkeypatch):
+def _nothing_runs(monkeypatch, measured_machine):
     """Runs are queued, and no worker is started."""
     monkeypatch.setattr(Laboratory, "watch", lambda self, at_once=False: None)
 
@@ -302,11 +305,54 @@ def test_how_many_are_held_out_is_checked():
     assert not start(app).disabled
 
 
-def test_too_many_steps_are_refused_in_a_sentence():
-    app = change(open_page(), "training.steps", "300000")
-    if not start(app).disabled:
-        start(app).click().run()
-    assert "300,000" in said(app).replace("\\", "")
+@pytest.mark.parametrize(
+    ("changed", "answer"),
+    [
+        ({"training__steps": "300000"}, "300,000 steps are too many"),
+        ({"model__d_model": "4096", "model__d_ff": "65536"}, "parameters; 50,000,000 are allowed"),
+        (
+            {"training__batch_tokens": "10000000", "model__d_model": "1024", "data__task_train": "1000000"},
+            "GB are free",
+        ),
+        ({"data__max_length": "3"}, "too little is left"),
+        ({"data__task": "anaphora", "data__task_dev": "900000"}, "no 900,000 different examples"),
+        ({"data__task_train": "1000001"}, "At most 1,000,000 examples"),
+        ({"preset": "anaphora", "model__tied_embeddings": "all"}, "two vocabularies of the same size"),
+    ],
+)
+def test_what_cannot_go_well_is_refused_in_a_sentence(changed, answer):
+    app = open_page(**changed)
+    assert answer in said(app).replace("\\", "")
+    assert start(app).disabled
+
+
+def test_the_estimate_follows_the_settings(measured_machine):
+    app = open_page(training__steps="500")
+    recipe = replace(read_preset("reverse"), training=replace(read_preset("reverse").training, steps=500))
+    assert f"**{prepare(recipe).trainer.model.num_parameters():,}** parameters" in said(app)
+    assert "about **5 s**" in said(app) or "about **6 s**" in said(app)
+    change(app, "training.steps", "2000")
+    assert "about **20 s**" in said(app) or "about **21 s**" in said(app)
+    change(app, "model.d_ff", "256")
+    wider = replace(recipe, model={**recipe.model, "d_ff": 256})
+    assert f"**{prepare(wider).trainer.model.num_parameters():,}** parameters" in said(app)
+
+
+def test_many_examples_are_estimated_from_a_sample():
+    many = read_preset("reverse")
+    many = replace(many, data=replace(many.data, task_train=60_000, task_dev=4_000))
+    sampled, whole = facts_of(many, None), facts_of_data(many)
+    assert sampled.train.shape == whole.train.shape
+    assert sampled.dev.shape == whole.dev.shape
+    assert sampled.train.mean() == pytest.approx(whole.train.mean(), rel=0.02)
+    assert sampled.text_bytes == pytest.approx(whole.text_bytes, rel=0.02)
+    assert (sampled.source_size, sampled.target_size) == (whole.source_size, whole.target_size)
+
+
+def test_what_waits_before_is_counted():
+    before = len(lab().store.runs(states=UNFINISHED))
+    lab().start(read_preset("reverse"), name="before", owner="somebody")
+    assert f"{before + 1} runs are before it" in said(open_page())
 
 
 def test_several_seeds_are_started_as_one_group():

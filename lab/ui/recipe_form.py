@@ -32,6 +32,8 @@ CONFIGS: dict[str, type] = {
 DERIVED = ("model.source_size", "model.target_size", "data.train", "data.dev")
 PROBES = "probes"
 MOST_PROBES = 12
+# A page reads the data in order to say what a training will take.
+MOST_EXAMPLES = 1_000_000
 ARROW = "→"
 NO_VALUE = "—"
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -595,6 +597,9 @@ def misfits(values: Mapping[str, Any]) -> dict[str, str]:
         found["data.max_length"] = _(
             "Pairs of {longest} tokens do not fit a model that takes {limit}; lower this or raise that."
         ).format(longest=longest, limit=limit)
+    for key in ("data.task_train", "data.task_dev"):
+        if values.get(key, 0) > MOST_EXAMPLES:
+            found[key] = _("At most {limit:,} examples are drawn here.").format(limit=MOST_EXAMPLES)
     if limit is not None:
         for probe in values.get(PROBES, ()):
             # A token has at least one character, and the end of the text is a token too.
