@@ -218,13 +218,10 @@ def line_chart(
     rows += _ends(shown, height - AROUND, log_values, share)
     rows += _breaks(shown, words.broken, last_step, log_steps)
     rows += _room(shown, last_step, share)
-    frame = pd.concat([_EMPTY, *(pd.DataFrame(each) for each in rows)], ignore_index=True)
+    frame = _frame(rows)
     # A part that no curve has would only make the browser complain; the others are there from the start.
     parts = {"line", "end", "room", "broken", "dot"} | set(frame["part"])
-    return Chart(
-        spec=_spec(words, parts, last_step, height, log_steps, log_values, share),
-        frame=frame.astype(dict.fromkeys(("part", "line", "name", "colour", "text"), str)),
-    )
+    return Chart(spec=_spec(words, parts, last_step, height, log_steps, log_values, share), frame=frame)
 
 
 def readable(number: float, share: bool = False) -> str:
@@ -250,7 +247,28 @@ _COLUMNS = {
     "part": str, "line": str, "name": str, "colour": str, "dashed": bool, "shown": bool,
     "step": float, "value": float, "low": float, "high": float, "text": str, "shift": float, "left": bool,
 }  # fmt: skip
-_EMPTY = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in _COLUMNS.items()})
+# Few different texts on many rows: as categories they are sent once each.
+_REPEATED = ("part", "line", "name", "colour")
+
+
+def _frame(rows: Rows) -> pd.DataFrame:
+    """One table of all rows; a row's value stands for all of its steps."""
+    sizes = [len(row["step"]) for row in rows]
+
+    def column(name: str, kind: type) -> Any:
+        missing = math.nan if kind is float else None
+        stored: Any = object if kind is str else kind
+        values: list[NDArray[Any]] = []
+        for row, size in zip(rows, sizes, strict=True):
+            value = row.get(name, missing)
+            scalar = value is None or isinstance(value, (str, bool, float))
+            values.append(np.full(size, value, stored) if scalar else np.asarray(value, stored))
+        whole = np.concatenate([np.empty(0, stored), *values])
+        return pd.Categorical(whole) if name in _REPEATED else whole
+
+    banded = any(row["part"] == "band" for row in rows)
+    names = [name for name in _COLUMNS if banded or name not in ("low", "high")]
+    return pd.DataFrame({name: column(name, _COLUMNS[name]) for name in names})
 
 
 def _on_axes(curve: Curve, log_steps: bool, log_values: bool) -> Curve:
