@@ -19,9 +19,14 @@ SHOW_EVERY_SECONDS = 5.0
 @click.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Change an option; see the list.")
 @click.option(
-    "--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write what was measured as a table."
+    "--set", "settings", multiple=True, metavar="OPTION=VALUE", help="Change an option; see the list."
+)
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what was measured as a table.",
 )
 @click.option(
     "--record",
@@ -30,7 +35,11 @@ SHOW_EVERY_SECONDS = 5.0
     help="Write all that came out, and how to repeat it, as one JSON file.",
 )
 def experiment(
-    name: str | None, as_json: bool, settings: tuple[str, ...], csv_file: Path | None, record_file: Path | None
+    name: str | None,
+    as_json: bool,
+    settings: tuple[str, ...],
+    csv_file: Path | None,
+    record_file: Path | None,
 ) -> None:
     """Put the claim NAME to the test. Without NAME: list the claims."""
     # Here and not above: whoever asks for help need not wait for torch.
@@ -134,7 +143,9 @@ def outcome_text(outcome: dict[str, Any]) -> str:
     """What came out, to read."""
     width = max(map(len, outcome["numbers"]))
     numbers = [
-        f"  {name:<{width}}  {value:.4g}" if isinstance(value, (int, float)) else f"  {name:<{width}}  {value}"
+        f"  {name:<{width}}  {value:.4g}"
+        if isinstance(value, (int, float))
+        else f"  {name:<{width}}  {value}"
         for name, value in outcome["numbers"].items()
     ]
     seeds = ", ".join(map(str, outcome["seeds"]))

@@ -71,7 +71,9 @@ class Experiment(Generic[Options]):
         for paragraph in (inspect.getdoc(self.run) or "").split("\n\n"):
             if paragraph.startswith(f"{heading}: "):
                 return " ".join(paragraph.split()).removeprefix(f"{heading}: ")
-        raise ValueError(f"The docstring of the experiment {self.name} has no paragraph that begins with {heading}:.")
+        raise ValueError(
+            f"The docstring of the experiment {self.name} has no paragraph that begins with {heading}:."
+        )
 
     def make_options(self, values: Mapping[str, Any]) -> Options:
         """Options from plain JSON or TOML values; what is not named stays at its default.

@@ -54,7 +54,7 @@ class Options:
     """
 
     variants: tuple[str, ...] = tuple(VARIANTS)
-    depths: tuple[int, ...] = (2, 20)
+    depths: tuple[int, ...] = (4, 20)
     steps: int = 80
     learning_rate: float = 5e-3
     warm_up: int = 25
@@ -163,11 +163,7 @@ def watch_movement(
             event = next(training)
         except StopIteration as stopped:
             return stopped.value, float(np.mean(movements)) if movements else float("nan")
-        if (
-            isinstance(event, Measured)
-            and event.quantity == "layer_update"
-            and event.labels["step"] == steps
-        ):
+        if isinstance(event, Measured) and event.quantity == "layer_update" and event.labels["step"] == steps:
             movements.append(event.y)
         yield event
 
@@ -183,7 +179,9 @@ def verdict_of(shares: Mapping[tuple[str, int], float], depths: tuple[int, ...])
     if len(depths) < 2 or any((variant, depths[-1]) not in shares for variant in claimed):
         return "not decided"
     post_as_claimed = shares["post", depths[0]] == 1 and shares["post", depths[-1]] == 0
-    if post_as_claimed and all(shares[variant, depth] == 1 for variant in ("pre", "deepnorm") for depth in depths):
+    if post_as_claimed and all(
+        shares[variant, depth] == 1 for variant in ("pre", "deepnorm") for depth in depths
+    ):
         return "holds"
     deepest = {variant: shares[variant, depths[-1]] for variant in claimed}
     if deepest["post"] == 1 or deepest["pre"] == 0 or deepest["deepnorm"] == 0:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lab.experiments.events import Concluded, Event, Measured, Verdict
+from lab.experiments.events import Concluded, Event, Label, Measured, Verdict
 from lab.experiments.experiment import Experiment, Quantity, seeds_of
 from lab.experiments.statistics import Interval, mean_interval, spread
 from lab.experiments.trainings import TRAINING_QUANTITIES, Work, train
@@ -36,12 +36,14 @@ class Options:
     """
 
     data: str = ""
-    seeds: int = 3
+    seeds: int = 4
     steps: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str):
-            raise ValueError(f"data is {self.data!r}; it must be the name of a folder, or empty for the toy task.")
+            raise ValueError(
+                f"data is {self.data!r}; it must be the name of a folder, or empty for the toy task."
+            )
         require_integer("seeds", self.seeds, low=2, high=100)
         require_integer("steps", self.steps, low=0, high=10**6)
         if 0 < self.steps < EVALUATIONS:
@@ -59,6 +61,9 @@ def run(options: Options) -> Iterator[Event]:
     seed, the same data in the same order, the same steps and the same warm-up. The claim holds if the 95 % confidence
     interval of the mean difference (Student's t over the seeds) lies above 0, does not hold if it lies below 0, and is
     not decided if 0 is inside. A training that diverges translates nothing: its BLEU is 0.
+
+    The verdict is about trainings of this length. Whether they have converged shows in the curves; half of the steps
+    and the end are both measured, to see where the difference is going.
     """
     name = "norm-quality.toml" if options.data else "norm-quality-toy.toml"
     folder = Path(options.data) if options.data else None
@@ -119,7 +124,7 @@ def compare_arm(
     prepared: Prepared, norm: str, seed: int, work: Work
 ) -> Generator[Event, None, tuple[tuple[float, float], float]]:
     """Train and translate halfway and at the end; returns both BLEUs and the last loss."""
-    labels = {"norm": norm, "seed": seed}
+    labels: dict[str, Label] = {"norm": norm, "seed": seed}
     every = prepared.recipe.training.evaluate_every
     steps = prepared.recipe.training.steps
     bleu = {5 * every: 0.0, steps: 0.0}

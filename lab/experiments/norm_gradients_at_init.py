@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lab.experiments.events import Concluded, Event, Measured, Progress, Verdict
+from lab.experiments.events import Concluded, Event, Label, Measured, Progress, Verdict
 from lab.experiments.experiment import Experiment, Quantity, require_integers, seeds_of
 from lab.experiments.statistics import Interval, fitted_exponent, mean_interval
 from transformer.config import ModelConfig, require_integer
@@ -60,10 +60,14 @@ class Options:
         for name in ("depths", "full_depths"):
             require_integers(name, getattr(self, name), low=1, high=500)
             if len(getattr(self, name)) < 2:
-                raise ValueError(f"{name} is {list(getattr(self, name))!r}; an exponent needs at least two depths.")
+                raise ValueError(
+                    f"{name} is {list(getattr(self, name))!r}; an exponent needs at least two depths."
+                )
         require_integer("d_model", self.d_model, low=8, high=1024)
         if self.d_model % 4:
-            raise ValueError(f"d_model is {self.d_model}; it must be a multiple of 4, for the full model has 4 heads.")
+            raise ValueError(
+                f"d_model is {self.d_model}; it must be a multiple of 4, for the full model has 4 heads."
+            )
         require_integer("sequences", self.sequences, low=1, high=1000)
         require_integer("seeds", self.seeds, low=2, high=100)
 
@@ -94,10 +98,10 @@ def run(options: Options) -> Iterator[Event]:
                         found = theory_gradients(norm, layers, seed, options)
                     else:
                         found = full_gradients(norm, layers, seed, options)
-                    labels = {"setting": setting, "norm": norm, "seed": seed}
+                    labels: dict[str, Label] = {"setting": setting, "norm": norm, "seed": seed}
                     gradients[setting, norm, seed].append(found.gradients[-1])
                     yield Measured(quantity="gradient", labels=labels, x=layers, y=found.gradients[-1])
-                    labels |= {"layers": layers}
+                    labels = {**labels, "layers": layers}
                     for layer, (gradient, stream) in enumerate(
                         zip(found.gradients, found.streams, strict=True), 1
                     ):
@@ -256,7 +260,7 @@ def theory_curves(gradients: Mapping[tuple[str, str, int], list[float]], options
 def verdict_of(exponents: Mapping[str, Interval]) -> Verdict:
     """What the rule says about the fitted exponents, by norm."""
     offs = [(interval.low - LAWS[norm], interval.high - LAWS[norm]) for norm, interval in exponents.items()]
-    if all(-TOLERANCE <= low and high <= TOLERANCE for low, high in offs):
+    if all(low >= -TOLERANCE and high <= TOLERANCE for low, high in offs):
         return "holds"
     if any(high < -TOLERANCE or low > TOLERANCE for low, high in offs):
         return "does not hold"
@@ -268,9 +272,17 @@ EXPERIMENT = Experiment(
     options=Options,
     run=run,
     quantities=(
-        Quantity(name="gradient", x="layers L", y="gradient of the last feed-forward weight", log_x=True, log_y=True),
+        Quantity(
+            name="gradient",
+            x="layers L",
+            y="gradient of the last feed-forward weight",
+            log_x=True,
+            log_y=True,
+        ),
         Quantity(name="gradient_law", x="layers L", y="the law of the theory", log_x=True, log_y=True),
-        Quantity(name="layer_gradient", x="layer", y="gradient of the layer's feed-forward weight", log_y=True),
+        Quantity(
+            name="layer_gradient", x="layer", y="gradient of the layer's feed-forward weight", log_y=True
+        ),
         Quantity(name="stream", x="layer", y="size of the residual stream, ||x||^2 / d", log_y=True),
         Quantity(name="stream_law", x="layer", y="bounds of the theory, ||x||^2 / d", log_y=True),
     ),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lab.experiments.events import Concluded, Event, Measured, Verdict
+from lab.experiments.events import Concluded, Event, Label, Measured, Verdict
 from lab.experiments.experiment import (
     Experiment,
     Quantity,
@@ -113,7 +113,7 @@ def run(options: Options) -> Iterator[Event]:
             )
             trainer = prepare(recipe).trainer
             guessing = guessing_loss(trainer)
-            labels = {"norm": norm, "learning_rate": rate, "warm_up": warm_up, "seed": seed}
+            labels: dict[str, Label] = {"norm": norm, "learning_rate": rate, "warm_up": warm_up, "seed": seed}
             ending = yield from train(trainer, labels, work, every=5)
             losses[norm, rate, warm_up].append(ending.loss)
             yield Measured(
@@ -122,7 +122,10 @@ def run(options: Options) -> Iterator[Event]:
                 x=warm_up,
                 y=ending.loss,
             )
-    shown = {rate: seeds_as_claimed(losses, rate, options.warm_ups[-1], guessing) for rate in options.learning_rates}
+    shown = {
+        rate: seeds_as_claimed(losses, rate, options.warm_ups[-1], guessing)
+        for rate in options.learning_rates
+    }
     best = max(shown, key=lambda rate: (shown[rate], -rate))
     arms = {
         "post_without": losses["post", best, 0],
@@ -178,6 +181,8 @@ EXPERIMENT = Experiment(
     run=run,
     quantities=(
         *TRAINING_QUANTITIES,
-        Quantity(name="final_loss", x="steps of warm-up", y="loss on held-out pairs in the end (nats per token)"),
+        Quantity(
+            name="final_loss", x="steps of warm-up", y="loss on held-out pairs in the end (nats per token)"
+        ),
     ),
 )

@@ -1,6 +1,7 @@
 """An experiment that ran, in one file: what came out, what was measured, and how to do it again.
 
-The results in ``assets/results`` are such files. They hold no progress: only what `events_of_record` gives back.
+The results in ``assets/results`` are such files. They hold curves, which `events_of_record` gives back as events, without
+the order in time and without progress.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lab.experiments.events import Event, Measured, event_of_record, event_record
+from lab.experiments.events import Event, Label, Measured, storable
 from transformer.files import write_atomically
 
 FORMAT = 1
@@ -26,7 +27,12 @@ def command_line(name: str, options: Mapping[str, Any]) -> str:
 
 
 def write_record(
-    path: Path, *, outcome: Mapping[str, Any], options: Mapping[str, Any], changed: Mapping[str, Any], events: Iterable[Event]
+    path: Path,
+    *,
+    outcome: Mapping[str, Any],
+    options: Mapping[str, Any],
+    changed: Mapping[str, Any],
+    events: Iterable[Event],
 ) -> None:
     """Write a record.
 
@@ -35,9 +41,8 @@ def write_record(
         outcome: What `lab.experiments.experiment.report` made.
         options: All options.
         changed: Those that are not at their default, for the command.
-        events: What was measured; other events are left out, and numbers rounded to five digits.
+        events: What was measured; other events are left out.
     """
-    points = [event_record(rounded(event)) for event in events if isinstance(event, Measured)]
     head = {
         "format": FORMAT,
         "command": command_line(str(outcome["name"]), changed),
@@ -46,17 +51,23 @@ def write_record(
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": {"processor": processor(), "threads": torch.get_num_threads()},
     }
-    # One point a line: a file that grows by a point changes by a line.
-    lines = ",\n".join(json.dumps(point, ensure_ascii=False) for point in points)
-    text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + f',\n "events": [\n{lines}\n ]\n}}\n'
+    # One curve a line, so that a difference between two files can be read.
+    curves = ",\n".join(f"  {json.dumps(curve, ensure_ascii=False)}" for curve in curves_of(events))
+    text = json.dumps(head, ensure_ascii=False, indent=1)[:-2] + f',\n "curves": [\n{curves}\n ]\n}}\n'
     write_atomically(path, text.encode())
 
 
-def rounded(point: Measured) -> Measured:
-    """The point with the digits that a picture needs."""
-    return Measured(
-        quantity=point.quantity, labels=point.labels, x=point.x, y=float(f"{point.y:.{DIGITS}g}")
-    )
+def curves_of(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """What was measured, the points of a curve together; numbers keep the five digits that a picture needs."""
+    curves: dict[tuple[str, tuple[tuple[str, Label], ...]], dict[str, Any]] = {}
+    for event in events:
+        if not isinstance(event, Measured):
+            continue
+        empty = {"quantity": event.quantity, "labels": dict(event.labels), "x": [], "y": []}
+        curve = curves.setdefault((event.quantity, tuple(event.labels.items())), empty)
+        curve["x"].append(storable(event.x))
+        curve["y"].append(storable(float(f"{event.y:.{DIGITS}g}")))
+    return list(curves.values())
 
 
 def processor() -> str:
@@ -85,9 +96,16 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def events_of_record(record: Mapping[str, Any]) -> list[Event]:
-    """What was measured.
+    """What was measured, curve by curve.
 
     Raises:
         ValueError: If the record is damaged.
     """
-    return [event_of_record(point) for point in record["events"]]
+    try:
+        return [
+            Measured(quantity=curve["quantity"], labels=curve["labels"], x=float(x), y=float(y))
+            for curve in record["curves"]
+            for x, y in zip(curve["x"], curve["y"], strict=True)
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"The curves of the record cannot be read: {error}.") from error

@@ -87,7 +87,9 @@ def train(
                 return Ending(loss=math.nan, accuracy=0.0, sequence_accuracy=0.0, diverged_at=event.step)
             yield work.did(units)
         elif isinstance(event, Evaluated):
-            ending = Ending(loss=event.loss, accuracy=event.accuracy, sequence_accuracy=event.sequence_accuracy)
+            ending = Ending(
+                loss=event.loss, accuracy=event.accuracy, sequence_accuracy=event.sequence_accuracy
+            )
             for quantity, value in (
                 ("dev_loss", event.loss),
                 ("accuracy", event.accuracy),
@@ -101,9 +103,7 @@ def train(
                 ("layer_update", event.updates),
             ):
                 for layer, value in enumerate(values):
-                    yield Measured(
-                        quantity=quantity, labels={**labels, "step": event.step}, x=layer, y=value
-                    )
+                    yield Measured(quantity=quantity, labels={**labels, "step": event.step}, x=layer, y=value)
     return ending
 
 
