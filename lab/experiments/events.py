@@ -95,7 +95,7 @@ def event_of_record(record: Mapping[str, Any]) -> Event:
     kind = KINDS.get(values.pop("event", ""))
     try:
         if kind is Measured:
-            values |= {"x": float(values["x"]), "y": float(values["y"])}
+            values |= {"x": number_of(values["x"]), "y": number_of(values["y"])}
         elif kind is Concluded:
             numbers = {name: number_of(value) for name, value in values["numbers"].items()}
             values |= {"numbers": numbers, "seeds": tuple(values["seeds"])}

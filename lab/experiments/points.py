@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from lab.experiments.events import Event, Label, Measured
 
-SEED = "seed"
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Line:
@@ -55,11 +53,3 @@ def lines_of(events: Iterable[Event], quantity: str, **where: Label) -> list[Lin
             )
         )
     return found
-
-
-def over_seeds(lines: Iterable[Line]) -> dict[tuple[Label, ...], list[Line]]:
-    """Lines that differ in their seed alone, by the values of their other labels."""
-    found: dict[tuple[Label, ...], list[Line]] = defaultdict(list)
-    for line in lines:
-        found[tuple(value for name, value in line.labels.items() if name != SEED)].append(line)
-    return dict(found)
