@@ -14,6 +14,8 @@ from typing import Any
 import filelock
 
 from lab.runs import processes
+from lab.runs.bundle import read_bundle, write_bundle
+from lab.runs.estimate import check_fits, estimate, facts_of_data
 from lab.runs.problems import RunProblem
 from lab.runs.series import series_of
 from lab.runs.settings import Settings
@@ -144,16 +146,9 @@ class Laboratory:
             Its ID.
 
         Raises:
-            RunProblem: If it is more than is allowed.
-            ValueError: If a file of pairs is not right.
+            RunProblem: If it is more than is allowed, or than this machine can hold.
+            ValueError: If a file of pairs is not right, or there are too few.
         """
-        if recipe.training.steps > self.settings.most_steps:
-            raise RunProblem(
-                "too_many_steps",
-                f"{recipe.training.steps:,} steps are more than the {self.settings.most_steps:,} that are allowed here.",
-                steps=recipe.training.steps,
-                limit=self.settings.most_steps,
-            )
         if not recipe.data.task and pairs is None:
             if data is None:
                 raise RunProblem(
@@ -162,12 +157,16 @@ class Laboratory:
                     reason=recipe.data.train,
                 )
             pairs = read_pairs(data / recipe.data.train), read_pairs(data / recipe.data.dev)
+        own = None if recipe.data.task else pairs
+        estimated = estimate(recipe, facts_of_data(recipe, pairs=own), None)
+        self.settings.data.mkdir(parents=True, exist_ok=True)
+        check_fits(estimated, self.settings, disk=shutil.disk_usage(self.settings.data).free)
         run_id = new_id()
         folder = self.settings.folder(run_id)
-        if pairs is not None and not recipe.data.task:
+        if own is not None:
             # The run keeps its data: what it was trained on stays the same, and goes with it where it goes.
-            write_pairs(folder / "data" / TRAIN_FILE, pairs[0])
-            write_pairs(folder / "data" / DEV_FILE, pairs[1])
+            write_pairs(folder / "data" / TRAIN_FILE, own[0])
+            write_pairs(folder / "data" / DEV_FILE, own[1])
             recipe = replace(recipe, data=replace(recipe.data, train=TRAIN_FILE, dev=DEV_FILE))
         try:
             self._add(
@@ -279,8 +278,6 @@ class Laboratory:
         Raises:
             RunProblem: If there is none, or it has no checkpoint yet.
         """
-        from lab.runs.bundle import write_bundle
-
         run = self.get(run_id)
         return write_bundle(self.folder(run_id), manifest_of(run))
 
@@ -290,8 +287,6 @@ class Laboratory:
         Raises:
             RunProblem: If it is no bundle or not safe; nothing is changed then.
         """
-        from lab.runs.bundle import read_bundle
-
         bundle = read_bundle(content, settings=self.settings)
         run_id = new_id()
         folder = self.settings.folder(run_id)

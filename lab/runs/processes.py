@@ -39,7 +39,10 @@ def start_time(pid: int) -> float | None:
 def make_way() -> None:
     """Let other processes go first: a page must stay quick while something trains."""
     process = psutil.Process()
-    process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if sys.platform == "win32" else WORKER_NICENESS)
+    if sys.platform == "win32":
+        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
+        return
+    process.nice(WORKER_NICENESS)
     # Where Linux shares the time out between sessions, the niceness of a process counts inside its session only.
     session = Path("/proc/self/autogroup")
     if session.exists():

@@ -98,6 +98,8 @@ def problem_text(problem: RunProblem | Mapping[str, Any]) -> str:
         "still_running": _("This run is still at work. Stop it first, then delete it."),
         "nothing_to_resume": _("There is nothing to resume: the run is at work, or it has reached its end."),
         "too_many_runs": _("You have {limit} runs that wait or work. Stop one, or wait until one has ended."),
+        "no_checkpoint": _("This run has not saved a model yet. Wait a few seconds, then try again."),
+        "bad_bundle": bundle_text(str(details["reason"])),
         "too_many_steps": _("{steps:,} steps are too many; {limit:,} are allowed here. Choose fewer."),
         "diverged": _(
             "The training diverged: after step {step} the loss was no number any more. That is a result, too. "
@@ -113,4 +115,29 @@ def problem_text(problem: RunProblem | Mapping[str, Any]) -> str:
         ),
     }  # fmt: skip
     text = texts.get(given["code"])
+    if given["code"] == "bad_bundle":
+        return str(text)
     return str(given.get("sentence", given["code"])) if text is None else text.format(**details)
+
+
+def bundle_text(reason: str) -> str:
+    """Why a bundle was not imported, in the person's language."""
+    texts = {
+        "too_large": _("The bundle is larger than is allowed here. Nothing was imported."),
+        "not_a_zip": _(
+            "This is no bundle, or it was cut off or damaged on the way. Download it again from its run."
+        ),
+        "bad_entry": _(
+            "The bundle holds files that have no place in one, so nothing was imported. Take one that was not changed."
+        ),
+        "incomplete": _(
+            "A file is missing in the bundle, so nothing was imported. Download it again from its run."
+        ),
+        "bad_manifest": _("What the bundle says of itself cannot be read, so nothing was imported."),
+        "bad_recipe": _("The settings in the bundle cannot be used here, so nothing was imported."),
+        "bad_model": _(
+            "The model in the bundle is damaged, too large, or not that of its settings. Nothing was imported."
+        ),
+        "bad_data": _("The sentence pairs in the bundle are damaged, so nothing was imported."),
+    }
+    return texts.get(reason, texts["not_a_zip"])

@@ -245,11 +245,40 @@ def test_divergence_is_a_result_with_its_step(lab, recipe, until):
     assert not run.resumable
 
 
-def test_a_recipe_that_cannot_be_prepared_fails_in_a_sentence(lab, recipe, until):
+def test_what_cannot_be_prepared_is_refused_or_fails_in_a_sentence(lab, until):
     impossible = Recipe.from_dict({**TINY, "data": {"task": "copy", "task_train": 300, "max_length": 1}})
-    run = until(lab.start(impossible, name="copy", owner="ann"), "failed")
+    with pytest.raises(ValueError, match="at least 1"):
+        lab.start(impossible, name="copy", owner="ann")
+    assert lab.store.runs() == []
+    run_id = lab.store.add(
+        kind="training",
+        name="copy",
+        owner="ann",
+        group="",
+        spec=impossible.to_dict(),
+        steps=1,
+        state="queued",
+    )
+    run = until(run_id, "failed")
     assert run.error["code"] == "bad_data"
     assert "must be at least 1" in run.error["sentence"]
+
+
+def test_what_is_more_than_allowed_is_refused(make_laboratory, recipe):
+    lab = make_laboratory(HEADLIGHT_STEPS="100", HEADLIGHT_PARAMETERS="10000", HEADLIGHT_QUEUE="1")
+    with pytest.raises(RunProblem, match="200 steps are more than the 100"):
+        lab.start(recipe(steps=200), name="copy", owner="ann")
+    large = Recipe.from_dict({**TINY, "model": {**TINY["model"], "d_ff": 4096}})
+    with pytest.raises(RunProblem) as problem:
+        lab.start(large, name="copy", owner="ann")
+    assert problem.value.code == "too_many_parameters"
+    assert lab.store.runs() == []
+    run_id = lab.start(recipe(steps=100), name="copy", owner="ann")
+    with pytest.raises(RunProblem) as problem:
+        lab.start(recipe(steps=100), name="copy", owner="ann")
+    assert problem.value.code == "too_many_runs"
+    assert len(list((lab.settings.data / "runs").glob("*"))) <= 1
+    lab.stop(run_id)
 
 
 @pytest.fixture
