@@ -200,7 +200,7 @@ def test_somebody_elses_run_cannot_be_changed_on_a_shared_machine(lab, monkeypat
 
 
 def test_samples_mark_what_is_wrong_and_run_no_code(lab):
-    rows = (("1 2", "2 1", "2 3"), ("<b>", "<i>", "<i>"), ("4", "4", ""))
+    rows = (("1 2", "2 1", "2 3"), ("<b>", "<i>", "<i>"), ("4", "4", ""), ("5", "5 6", "5 <u>"))
     app = visit("run", run=add(lab, name="<img src=x>", samples=Samples(step=900, rows=rows)))
     table = next(
         each.proto.body
@@ -213,6 +213,7 @@ def test_samples_mark_what_is_wrong_and_run_no_code(lab):
     assert "✓ right" in table
     assert "&lt;i&gt;" in table
     assert "<i>" not in table
+    assert "5 <mark>&lt;u&gt;</mark>" in table
 
 
 def test_the_log_is_in_words_and_an_unknown_entry_is_shown_as_it_is(lab):
@@ -277,6 +278,7 @@ def test_seeds_are_drawn_as_their_mean_and_a_band_from_lowest_to_highest(lab):
         "<td>post-norm</td><td>pre-norm</td>", "<td>pre-norm</td><td>post-norm</td>"
     )
     assert "Peak learning rate" not in table
+    assert table.count("Seed") == 1
     assert {"3, 2, 1", "1"} <= set(table.replace("</td>", "<td>").split("<td>"))
 
 
