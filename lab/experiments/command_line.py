@@ -142,12 +142,7 @@ def listing_text(listed: dict[str, Any]) -> str:
 def outcome_text(outcome: dict[str, Any]) -> str:
     """What came out, to read."""
     width = max(map(len, outcome["numbers"]))
-    numbers = [
-        f"  {name:<{width}}  {value:.4g}"
-        if isinstance(value, (int, float))
-        else f"  {name:<{width}}  {value}"
-        for name, value in outcome["numbers"].items()
-    ]
+    numbers = [f"  {name:<{width}}  {number_text(value)}" for name, value in outcome["numbers"].items()]
     seeds = ", ".join(map(str, outcome["seeds"]))
     return "\n".join(
         [
@@ -158,3 +153,10 @@ def outcome_text(outcome: dict[str, Any]) -> str:
             f"  seeds {seeds}; {outcome['seconds']:.1f} s",
         ]
     )
+
+
+def number_text(value: float | int | bool | None) -> str:
+    """A figure to read; what is not a finite number is named in the figure beside it."""
+    if value is None:
+        return "-"
+    return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4g}"

@@ -11,7 +11,7 @@ from lab.experiments.experiment import Experiment, Quantity, seeds_of
 from lab.experiments.statistics import Interval, mean_interval, spread
 from lab.experiments.trainings import TRAINING_QUANTITIES, Work, train
 from transformer.checkpoint import Checkpoint
-from transformer.config import require_integer
+from transformer.config import require_integer, require_number
 from transformer.data.pairs import group_references
 from transformer.recipe import Prepared, Recipe, prepare, read_recipe
 from transformer.translate import score, translate
@@ -33,11 +33,13 @@ class Options:
             ``norm-quality.toml``. Empty: the toy task of ``norm-quality-toy.toml``, which needs no files.
         seeds: How many trainings of each norm.
         steps: Steps of each training; 0 for as many as the recipe says.
+        learning_rate: Highest learning rate; 0 for the recipe's.
     """
 
     data: str = ""
     seeds: int = 4
     steps: int = 0
+    learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.data, str):
@@ -46,6 +48,7 @@ class Options:
             )
         require_integer("seeds", self.seeds, low=2, high=100)
         require_integer("steps", self.steps, low=0, high=10**6)
+        require_number("learning_rate", self.learning_rate, low=0.0, below=1.0)
         if 0 < self.steps < EVALUATIONS:
             raise ValueError(f"steps is {self.steps}; it must be 0, or at least {EVALUATIONS}.")
 
@@ -68,6 +71,8 @@ def run(options: Options) -> Iterator[Event]:
     name = "norm-quality.toml" if options.data else "norm-quality-toy.toml"
     folder = Path(options.data) if options.data else None
     recipe = read_recipe(RECIPES / name)
+    if options.learning_rate:
+        recipe = replace(recipe, training=replace(recipe.training, peak=options.learning_rate))
     steps = options.steps or recipe.training.steps
     seeds = seeds_of(options.seeds)
     work = Work(steps * len(seeds) * len(NORMS))

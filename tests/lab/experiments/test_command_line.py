@@ -13,6 +13,7 @@ import pytest
 
 from lab.__main__ import cli
 from lab.experiments.catalogue import EXPERIMENTS
+from lab.experiments.command_line import number_text
 from transformer.command_line import run_command
 
 ROOT = Path(__file__).parents[3]
@@ -84,6 +85,13 @@ def test_what_came_out_to_read(run):
     assert claim == f"  Claim: {EXPERIMENTS['norm-gradients-at-init'].claim}"
     assert "pre_exponent " in shown.stdout
     assert "seeds 1, 2;" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (True, "yes"), (3, "3"), (0.123456, "0.1235"), (-1e-9, "-1e-09")]
+)
+def test_a_figure_to_read(value, text):
+    assert number_text(value) == text
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,7 @@ def test_the_report_is_json_also_where_a_training_diverged():
         ("norm-gradients-at-init", {"seeds": 1}, r"seeds is 1; it must be a whole number from 2 to 100\."),
         ("norm-gradients-at-init", {"d_model": 9}, r"d_model is 9; it must be a multiple of 4"),
         ("norm-final-quality", {"steps": 3}, r"steps is 3; it must be 0, or at least 10\."),
+        ("norm-final-quality", {"learning_rate": 1.5}, r"learning_rate is 1.5"),
         ("norm-final-quality", {"data": 3}, r"data is 3; it must be the name of a folder"),
     ],
 )  # fmt: skip
