@@ -14,6 +14,8 @@ TITLES = {
     ("attention_heads", "zh"): "注意力头",
     ("positional_encoding", "en"): "Positional encoding",
     ("positional_encoding", "zh"): "位置编码",
+    ("add_norm", "en"): "Add & Norm",
+    ("add_norm", "zh"): "残差与归一化",
     ("run", "en"): "Training run",
     ("run", "zh"): "训练过程",
     ("runs", "en"): "All runs",

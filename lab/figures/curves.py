@@ -355,8 +355,15 @@ def _ends(curves: Sequence[Curve], height: int, log_values: bool, share: bool) -
             ends.append((number, curve, int(curve.steps[places[-1]]), float(curve.values[places[-1]])))
     if not ends:
         return []
-    every = np.concatenate([curve.values[np.isfinite(curve.values)] for curve in curves])
-    low, high = (float(every.min()) if log_values else 0.0), (1.0 if share else float(every.max()))
+    drawn = [each for curve in curves for each in (curve.values, curve.low, curve.high) if each is not None]
+    every = np.concatenate([each[np.isfinite(each) & ((each > 0) | (not log_values))] for each in drawn])
+    low, high = 0.0, 1.0 if share else float(every.max())
+    if log_values:
+        # Vega ends a logarithmic axis at powers of ten.
+        low, high = (
+            10.0 ** round_up(math.log10(each))
+            for each, round_up in ((every.min(), math.floor), (every.max(), math.ceil))
+        )
 
     def pixels(value: float) -> float:
         if log_values:

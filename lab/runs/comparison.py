@@ -38,9 +38,12 @@ VARIANTS: dict[str, tuple[str, bool]] = {
 LAYER_SERIES = ("layer_gradients", "layer_streams", "layer_updates", "layer_weight_updates")
 SCALAR_SERIES = ("train_loss", "dev_loss", "accuracy", "sequence_accuracy", "grad_norm", "learning_rate")
 
+# How often the held-out examples and the layers are looked at in one training.
+EVALUATIONS, LAYER_MEASUREMENTS = 15, 30
+
 FORMAT = 1
-# What a picture needs: points of a series, and digits of a number.
-MOST_POINTS, DIGITS = 200, 4
+# Points of a series, and digits of a number, that a picture needs.
+MOST_POINTS, DIGITS = 1000, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,26 @@ def arms(recipe: Recipe, variants: Sequence[str], seeds: int) -> list[Arm]:
         for seed in range(recipe.training.seed, recipe.training.seed + seeds)
         for name in variants
     ]
+
+
+def shaped(recipe: Recipe, *, layers: int, width: int, steps: int) -> Recipe:
+    """A recipe with so many layers in each stack, so wide, and with measurements all along so many steps.
+
+    The feed-forward networks are twice as wide as the stream; the heads stay as many as they are.
+    """
+    model = {"encoder_layers": layers, "decoder_layers": layers, "d_model": width, "d_ff": 2 * width}
+    return replace(
+        recipe,
+        model={**recipe.model, **model},
+        training=replace(
+            recipe.training,
+            steps=steps,
+            evaluate_every=max(1, steps // EVALUATIONS),
+            layers_every=max(1, steps // LAYER_MEASUREMENTS),
+            probe_count=0,
+        ),
+        probes=(),
+    )
 
 
 def varied(recipe: Recipe, variant: str, seed: int) -> Recipe:

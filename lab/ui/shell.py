@@ -39,6 +39,7 @@ def page_files() -> list[PageFile]:
         PageFile(name="runs", title=_("All runs"), icon=":material/table_rows:"),
         PageFile(name="run", title=_("Training run"), icon=":material/monitoring:"),
         PageFile(name="positional_encoding", title=_("Positional encoding"), icon=":material/waves:"),
+        PageFile(name="add_norm", title=_("Add & Norm"), icon=":material/balance:"),
         PageFile(name="train", title=_("Train"), icon=":material/model_training:"),
         PageFile(name="time_machine", title=_("Time machine"), icon=":material/history:"),
     ]

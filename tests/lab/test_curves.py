@@ -156,6 +156,18 @@ def test_names_stand_at_the_ends_with_the_last_number_and_do_not_cover_each_othe
     assert min(placed) >= 0
 
 
+def test_names_do_not_cover_each_other_on_a_logarithmic_axis_which_ends_at_powers_of_ten():
+    curves = [
+        curve([1, 100], [4.0, 0.76], name="a", low=np.array([3.0, 0.3]), high=np.array([5.0, 2.0])),
+        curve([1, 100], [4.0, 0.52], name="b"),
+    ]
+    rows = part(chart(curves, log_values=True), "end").to_dict("records")
+    # From 0.1 to 10 in 200 pixels, so a power of ten is 100.
+    heights = [100 * (math.log10(row["value"]) + 1) - row["shift"] for row in rows]
+    assert heights[0] - heights[1] >= figures.LINE_HEIGHT - 1e-6
+    assert sum(heights) / 2 == pytest.approx(100 + 50 * math.log10(0.76 * 0.52))
+
+
 def test_room_is_kept_for_names_whatever_their_numbers():
     kept = [
         part(chart([curve([1, 2], [1.0, value], name=name) for name in ("a", "损失")]), "room")
