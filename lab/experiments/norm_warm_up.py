@@ -77,8 +77,8 @@ def run(options: Options) -> Iterator[Event]:
 
     Verdict: A training fails if its loss on held-out pairs in the end is not below that of guessing by how often each
     token occurs, or not finite; it has learned if the loss is below half of that. A seed shows the claim at a learning
-    rate if post-norm without warm-up fails there, post-norm with the longest warm-up learns, and pre-norm without
-    warm-up learns. The claim holds if all seeds show it at one learning rate of the grid, does not hold if at no
+    rate if post-norm without warm-up does not learn there, post-norm with the longest warm-up learns, and pre-norm
+    without warm-up learns. The claim holds if all seeds show it at one learning rate of the grid, does not hold if at no
     learning rate more than half of them do, and is not decided otherwise.
     """
     seeds = seeds_of(options.seeds)
@@ -122,21 +122,24 @@ def run(options: Options) -> Iterator[Event]:
                 x=warm_up,
                 y=ending.loss,
             )
-    shown = {
-        rate: seeds_as_claimed(losses, rate, options.warm_ups[-1], guessing)
-        for rate in options.learning_rates
-    }
+    yield conclude(losses, guessing, options)
+
+
+def conclude(losses: Mapping[Key, list[float]], guessing: float, options: Options) -> Concluded:
+    """What follows from the losses in the end, seed by seed, and the loss of guessing."""
+    longest = options.warm_ups[-1]
+    shown = {rate: seeds_as_claimed(losses, rate, longest, guessing) for rate in options.learning_rates}
     best = max(shown, key=lambda rate: (shown[rate], -rate))
     arms = {
         "post_without": losses["post", best, 0],
-        "post_with": losses["post", best, options.warm_ups[-1]],
+        "post_with": losses["post", best, longest],
         "pre_without": losses["pre", best, 0],
-        "pre_with": losses["pre", best, options.warm_ups[-1]],
+        "pre_with": losses["pre", best, longest],
     }
     numbers: dict[str, float] = {
         "seeds_as_claimed": shown[best],
         "learning_rate": best,
-        "warm_up": options.warm_ups[-1],
+        "warm_up": longest,
         "guessing_loss": guessing,
     }
     for name, found in arms.items():
@@ -145,7 +148,8 @@ def run(options: Options) -> Iterator[Event]:
             f"{name}_warm_up_failed": sum(failed(loss, guessing) for loss in found),
             f"{name}_warm_up_learned": sum(learned(loss, guessing) for loss in found),
         }
-    yield Concluded(verdict=verdict_of(list(shown.values()), len(seeds)), numbers=numbers, seeds=seeds)
+    verdict = verdict_of(list(shown.values()), options.seeds)
+    return Concluded(verdict=verdict, numbers=numbers, seeds=seeds_of(options.seeds))
 
 
 def failed(loss: float, guessing: float) -> bool:
@@ -154,14 +158,16 @@ def failed(loss: float, guessing: float) -> bool:
 
 
 def learned(loss: float, guessing: float) -> bool:
-    """Whether a training with this loss in the end has learned."""
+    """Whether a training with this loss in the end has learned; NaN is none."""
     return loss < LEARNED * guessing
 
 
 def seeds_as_claimed(losses: Mapping[Key, list[float]], rate: float, warm_up: int, guessing: float) -> int:
     """How many seeds show the claim at this learning rate."""
     return sum(
-        failed(post_without, guessing) and learned(post_with, guessing) and learned(pre_without, guessing)
+        not learned(post_without, guessing)
+        and learned(post_with, guessing)
+        and learned(pre_without, guessing)
         for post_without, post_with, pre_without in zip(
             losses["post", rate, 0], losses["post", rate, warm_up], losses["pre", rate, 0], strict=True
         )

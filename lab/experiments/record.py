@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lab.experiments.events import Event, Label, Measured, storable
+from lab.experiments.events import Event, Label, Measured, number_of, storable
 from transformer.files import write_atomically
 
 FORMAT = 1
@@ -103,7 +103,7 @@ def events_of_record(record: Mapping[str, Any]) -> list[Event]:
     """
     try:
         return [
-            Measured(quantity=curve["quantity"], labels=curve["labels"], x=float(x), y=float(y))
+            Measured(quantity=curve["quantity"], labels=curve["labels"], x=number_of(x), y=number_of(y))
             for curve in record["curves"]
             for x, y in zip(curve["x"], curve["y"], strict=True)
         ]

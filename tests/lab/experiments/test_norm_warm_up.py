@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from lab.experiments.events import Measured
-from lab.experiments.norm_warm_up import Options, run, seeds_as_claimed, verdict_of
+from lab.experiments.norm_warm_up import Options, conclude, run, seeds_as_claimed, verdict_of
 from lab.experiments.trainings import guessing_loss, toy_recipe
 from transformer.recipe import load_data, prepare
 
@@ -20,9 +20,9 @@ def losses(post_without, post_with, pre_without):
 @pytest.mark.parametrize(
     ("post_without", "post_with", "pre_without", "shown"),
     [
-        ([4.1, 4.0], [1.9, 1.0], [0.5, 1.99], 2),
+        ([4.1, 2.0], [1.9, 1.0], [0.5, 1.99], 2),
         ([math.nan, math.inf], [1.9, 1.0], [0.5, 0.5], 2),
-        ([3.9, 4.1], [1.0, 1.0], [0.5, 0.5], 1),  # the first is a little better than guessing
+        ([1.9, 4.1], [1.0, 1.0], [0.5, 0.5], 1),  # the first has learned without warm-up
         ([4.1, 4.1], [2.0, 1.0], [0.5, 0.5], 1),  # the first has not learned with warm-up
         ([4.1, 4.1], [1.0, 1.0], [0.5, 2.5], 1),  # the second has not learned under pre-norm
         ([4.1, 4.1], [math.nan, 1.0], [0.5, math.nan], 0),
@@ -30,6 +30,22 @@ def losses(post_without, post_with, pre_without):
 )
 def test_a_seed_shows_the_claim_if_all_three_parts_come_out(post_without, post_with, pre_without, shown):
     assert seeds_as_claimed(losses(post_without, post_with, pre_without), 0.01, 50, GUESSING) == shown
+
+
+def test_of_several_learning_rates_the_one_that_shows_it_best_is_told():
+    options = Options(learning_rates=(0.001, 0.01), seeds=2)
+    made_up = {
+        **losses([4.0, 4.0], [1.0, 1.0], [0.5, 0.75]),
+        ("pre", 0.01, 50): [0.25, 0.25],
+        **{(norm, 0.001, warm_up): [1.0, 1.0] for norm in ("post", "pre") for warm_up in (0, 50)},
+    }
+    concluded = conclude(made_up, GUESSING, options)
+    assert concluded.verdict == "holds"
+    assert concluded.seeds == (1, 2)
+    assert concluded.numbers["learning_rate"] == 0.01
+    assert concluded.numbers["seeds_as_claimed"] == 2
+    assert concluded.numbers["pre_without_warm_up_loss"] == 0.625
+    assert concluded.numbers["post_without_warm_up_failed"] == 2
 
 
 @pytest.mark.parametrize(
@@ -89,5 +105,6 @@ def test_the_lesson_comes_out_the_same_for_five_of_five_seeds():
     assert concluded.verdict == "holds"
     numbers = concluded.numbers
     assert len(concluded.seeds) == numbers["seeds_as_claimed"] == 5
+    assert numbers["post_without_warm_up_learned"] == 0
     assert numbers["post_without_warm_up_failed"] == 5
     assert numbers["post_with_warm_up_learned"] == numbers["pre_without_warm_up_learned"] == 5
