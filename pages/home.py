@@ -88,21 +88,35 @@ def examples(names: list[str]) -> None:
 def ways_on() -> None:
     """What to try next."""
     st.subheader(_("Try next"))
-    left, right = st.columns(2)
-    with left:
-        st.page_link(
-            "pages/attention_heads.py",
-            label=_("Type a sentence of your own and walk through the heads with the arrow keys"),
-            icon=":material/keyboard:",
-            query_params={"lang": language()},
-        )
-    with right:
-        st.page_link(
-            "pages/positional_encoding.py",
-            label=_("Shuffle the words: does attention notice?"),
-            icon=":material/shuffle:",
-            query_params={"lang": language(), "step": "shuffle"},
-        )
+    ways = (
+        (
+            "attention_heads",
+            _("Type a sentence of your own and walk through the heads with the arrow keys"),
+            ":material/keyboard:",
+            {},
+        ),
+        (
+            "positional_encoding",
+            _("Shuffle the words: does attention notice?"),
+            ":material/shuffle:",
+            {"step": "shuffle"},
+        ),
+        ("train", _("Train a model of your own, in less than a minute"), ":material/model_training:", {}),
+        (
+            "time_machine",
+            _("Watch attention grow, from even to sharp, while a model learns"),
+            ":material/history:",
+            {},
+        ),
+        ("add_norm", _("Pre-norm or post-norm? Let both train side by side"), ":material/balance:", {}),
+        ("runs", _("Compare trainings, seed by seed"), ":material/table_rows:", {}),
+    )
+    columns = st.columns(2)
+    for number, (page_name, label, icon, query) in enumerate(ways):
+        with columns[number % 2]:
+            st.page_link(
+                f"pages/{page_name}.py", label=label, icon=icon, query_params={"lang": language(), **query}
+            )
 
 
 def credit() -> None:

@@ -7,6 +7,8 @@ from transformer.recipe import Recipe
 
 def preset_title(name: str, recipe: Recipe | None = None) -> str:
     """What a preset is called."""
+    if name == "deep":
+        return _("200 layers")
     return task_title(name) if recipe is None or name == recipe.data.task else name
 
 
@@ -27,5 +29,9 @@ def preset_teaches(name: str) -> str:
         ),
         "translation": _(
             "Translate a small English into Chinese, which says when and where before the verb: words change places."
+        ),
+        "deep": _(
+            "Write digits backwards through 100 encoder and 100 decoder layers: pre-norm learns it in about ten minutes. Take "
+            "post-norm, and see."
         ),
     }.get(name, "")
