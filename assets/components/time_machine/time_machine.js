@@ -111,10 +111,10 @@ class TimeMachine {
     this.slider = element("input", "tm-slider", this.track, { type: "range", min: "0", step: "1" });
     this.slider.oninput = () => {
       this.stop(false);
-      this.go(Number(this.slider.value));
+      this.go(Number(this.slider.value), false);
     };
     // The pointer was let go, or a key: the address may follow now.
-    this.slider.onchange = () => this.report(0);
+    this.slider.onchange = () => this.report();
     this.strip = element("canvas", "tm-strip", this.track, { "aria-hidden": "true" });
     this.strip.onpointerdown = (event) => {
       this.strip.setPointerCapture(event.pointerId);
@@ -351,7 +351,7 @@ class TimeMachine {
   scrub(event) {
     const box = this.strip.getBoundingClientRect();
     const share = (event.clientX - box.left - EDGE) / (box.width - 2 * EDGE);
-    this.go(Math.floor(share * this.data.steps.length));
+    this.go(Math.floor(share * this.data.steps.length), false);
   }
 
   onKey(event) {
