@@ -9,7 +9,7 @@ symbols it carries nothing and is dropped.
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -127,7 +127,18 @@ class Vocabulary:
         if size <= len(SPECIAL_TOKENS):
             raise ValueError(f"size is {size}; it must be greater than {len(SPECIAL_TOKENS)}.")
         normalizer, pre_tokenizer = build_normalizer(lowercase), build_pre_tokenizer(level)
+        texts = list(texts)
+        counts = Counter(
+            piece
+            for text in texts
+            for piece, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))
+        )
+        room = size - len(SPECIAL_TOKENS)
         if level == "bpe":
+            characters: Counter[str] = Counter()
+            for piece, count in counts.items():
+                for character in piece:
+                    characters[character] += count
             tokenizer = Tokenizer(BPE(unk_token=SPECIAL_TOKENS[UNK], fuse_unk=True))
             tokenizer.normalizer = normalizer
             tokenizer.pre_tokenizer = pre_tokenizer
@@ -137,7 +148,9 @@ class Vocabulary:
                     vocab_size=size,
                     min_frequency=min_frequency,
                     special_tokens=list(SPECIAL_TOKENS),
-                    limit_alphabet=size - len(SPECIAL_TOKENS),
+                    # Left to itself, the trainer breaks ties between rare characters by chance.
+                    initial_alphabet=most_frequent(characters, room),
+                    limit_alphabet=room,
                     show_progress=False,
                 ),
             )
@@ -145,15 +158,8 @@ class Vocabulary:
             tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
             merges = [(left, right) for left, right in model["merges"]]
             return cls(tokens=tokens, merges=merges, level=level, lowercase=lowercase)
-        counts = Counter(
-            piece
-            for text in texts
-            for piece, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(text))
-        )
-        ranked = sorted(
-            (token for token in counts if counts[token] >= min_frequency), key=lambda t: (-counts[t], t)
-        )
-        kept = ranked[: size - len(SPECIAL_TOKENS)]
+        frequent = {token: count for token, count in counts.items() if count >= min_frequency}
+        kept = most_frequent(frequent, room)
         return cls(tokens=[*SPECIAL_TOKENS, *kept], merges=(), level=level, lowercase=lowercase)
 
     def __len__(self) -> int:
@@ -287,6 +293,11 @@ class Vocabulary:
             raise ValueError(f"The vocabulary {path} cannot be read ({error.strerror}).") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not a vocabulary: {error}.") from error
+
+
+def most_frequent(counts: Mapping[str, int], most: int) -> list[str]:
+    """The most frequent first, at most so many; of equally frequent ones, the first in the order of their letters."""
+    return sorted(counts, key=lambda token: (-counts[token], token))[:most]
 
 
 def build_normalizer(lowercase: bool) -> Normalizer:

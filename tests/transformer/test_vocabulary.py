@@ -37,6 +37,17 @@ def test_texts_of_the_training_come_back(level: str) -> None:
         assert not any(encoded.unknown)
 
 
+def test_of_too_many_characters_the_most_frequent_stay_and_chance_has_no_say() -> None:
+    """Hundreds of characters occur once, and only some of them fit."""
+    once = [chr(code) for code in range(0x4E00, 0x4E00 + 400)]
+    texts = [*("".join(once[start : start + 8]) for start in range(0, 400, 8)), "我们我们我们", "我们"]
+    made = [Vocabulary.train(texts, level="bpe", size=204) for _ in range(3)]
+    tokens = [[vocabulary.token(index) for index in range(204)] for vocabulary in made]
+    assert tokens[0] == tokens[1] == tokens[2]
+    # The two frequent ones, and of the others the first.
+    assert set(tokens[0]) == {*SPECIAL_TOKENS, "我", "们", *once[:198]}
+
+
 def test_byte_pair_merges_are_those_of_the_published_algorithm() -> None:
     # Sennrich et al. 2016, algorithm 1, by hand: l-o and lo-w are the most frequent pairs, then the space before.
     vocabulary = Vocabulary.train(["low low low low low"], level="bpe", size=20)
