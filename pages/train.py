@@ -38,15 +38,17 @@ from lab.ui.train_form import (
     Form,
     all_fields,
     current_form,
+    note_typed,
     publish_form,
     settle_form,
+    widget_key,
 )
 from transformer.recipe import Recipe
 
 EXAMPLES = 3
 MOST_NAME = 80
 NAME_WIDTH, REPEAT_WIDTH = 300, 90
-BASE_KEY, NAME_KEY = "train_base", "train_name"
+BASE_KEY = "train_base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +124,14 @@ def choose_base(lab: Laboratory, form: Form, names: list[str]) -> None:
         form.base = (
             names[0] if names else OWN
         )  # The run was deleted, or the preset's file, while it was shown.
-    if st.session_state.get(BASE_KEY) != form.base:
-        st.session_state[BASE_KEY] = form.base
+    key = widget_key(form, BASE_KEY, form.base)
 
     def take_base() -> None:
-        form.base = st.session_state[BASE_KEY]
+        form.base = st.session_state[key] or form.base
+        note_typed(form, BASE_KEY, form.base)
 
     st.segmented_control(
-        _("What to learn"), [*titles], format_func=titles.__getitem__, required=True, key=BASE_KEY,
+        _("What to learn"), [*titles], default=form.base, format_func=titles.__getitem__, required=True, key=key,
         on_change=take_base, label_visibility="collapsed",
     )  # fmt: skip
 
@@ -224,15 +226,16 @@ def start_bar(lab: Laboratory, sheet: Sheet) -> None:
     elif sheet.problems:
         st.error(_("One of the settings above is not right."))
     fits = sheet.recipe is not None and forecast(lab, sheet.recipe, sheet)
-    if st.session_state.get(NAME_KEY) != form.texts.get(NAME, ""):
-        st.session_state[NAME_KEY] = form.texts.get(NAME, "")
+    texts, name = form.texts, f"{form.base}/{NAME}"
+    key = widget_key(form, name, texts.get(NAME, ""))
 
     def take_name() -> None:
-        form.texts[NAME] = st.session_state[NAME_KEY]
+        texts[NAME] = st.session_state[key]
+        note_typed(form, name, texts[NAME])
 
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.text_input(
-            _("Name"), key=NAME_KEY, placeholder=sheet.title, max_chars=MOST_NAME, width=NAME_WIDTH,
+            _("Name"), texts.get(NAME, ""), key=key, placeholder=sheet.title, max_chars=MOST_NAME, width=NAME_WIDTH,
             on_change=take_name, autocomplete="off",
         )  # fmt: skip
         with st.container(width=REPEAT_WIDTH):

@@ -26,8 +26,8 @@ from lab.ui.run_view import roughly
 from lab.ui.runs import problem_text
 from transformer.recipe import Recipe
 
-# Of a task with more examples so many are drawn, and taken to be like the rest.
-SAMPLE_TRAIN, SAMPLE_DEV = 20_000, 2_000
+# Of a task with more examples to learn from so many are drawn, and taken to be like the rest.
+SAMPLE = 20_000
 ASK_AGAIN_SECONDS = 3.0
 
 
@@ -59,15 +59,13 @@ def facts_of(recipe: Recipe, parts: Pairs | None) -> DataFacts:
         ValueError: If nothing is left of the data.
     """
     data = recipe.data
-    if not data.task or (data.task_train <= SAMPLE_TRAIN and data.task_dev <= SAMPLE_DEV):
+    if not data.task or data.task_train <= SAMPLE:
         return facts_of_data(recipe, pairs=parts)
-    train, dev = min(data.task_train, SAMPLE_TRAIN), min(data.task_dev, SAMPLE_DEV)
-    few = facts_of_data(replace(recipe, data=replace(data, task_train=train, task_dev=dev)))
-    factor = (data.task_train + data.task_dev) / (train + dev)
+    few = facts_of_data(replace(recipe, data=replace(data, task_train=SAMPLE)))
+    factor = (data.task_train + data.task_dev) / (SAMPLE + data.task_dev)
     return replace(
         few,
-        train=np.resize(few.train, (round(len(few.train) * data.task_train / train), 2)),
-        dev=np.resize(few.dev, (round(len(few.dev) * data.task_dev / dev), 2)),
+        train=np.resize(few.train, (round(len(few.train) * data.task_train / SAMPLE), 2)),
         dropped=round(few.dropped * factor),
         text_bytes=round(few.text_bytes * factor),
         seconds=few.seconds * factor,

@@ -13,7 +13,7 @@ from lab.runs.own_data import Suggestion, Table, as_text, read_table, split, sug
 from lab.runs.problems import RunProblem
 from lab.ui.data_words import line_problem_text, table_problem_text
 from lab.ui.language import _
-from lab.ui.train_form import LEAVE_OUT, TABLE, Form
+from lab.ui.train_form import LEAVE_OUT, TABLE, Form, note_typed, widget_key
 from lab.ui.uploader import dress_uploader
 from transformer.data.pairs import Pair
 from transformer.data.tasks import task
@@ -59,24 +59,27 @@ def bring_table(lab: Laboratory, form: Form) -> Brought | None:
     content = read_draft(lab.settings.data, draft) if draft else None
     paste, upload = st.columns([3, 2])
     with paste:
-        settle_text(draft, content, limit)
+        text = shown_text(form, content, limit)
+        key = widget_key(form, _TEXT, text)
         st.text_area(
             _("One pair a line: source, tab or comma, target"),
-            key=_TEXT,
+            text,
+            key=key,
             height=150,
             placeholder=_("How are you?\t你好吗？"),
             on_change=take_text,
-            args=(lab, form),
+            args=(lab, form, key),
         )
     with upload:
         dress_uploader()
-        attempt = st.session_state.setdefault(_UPLOAD, 0)
+        # After each file the field is a new one: the name of a file that was taken need not stand in it.
+        key = f"{_UPLOAD}/{st.session_state.setdefault(_UPLOAD, 0)}"
         st.file_uploader(
             _("or a TSV or CSV file of at most {megabytes:g} MB").format(megabytes=limit / 1e6),
-            key=f"{_UPLOAD}/{attempt}",
+            key=key,
             max_upload_size=max(1, limit // 1_000_000),
             on_change=take_upload,
-            args=(lab, form, f"{_UPLOAD}/{attempt}"),
+            args=(lab, form, key),
         )
         if content is None:
             st.button(
@@ -86,9 +89,9 @@ def bring_table(lab: Laboratory, form: Form) -> Brought | None:
                 args=(lab, form),
             )
         else:
-            st.button(_("Take it away"), icon=":material/close:", on_click=take_away, args=(form,))
+            st.button(_("Take it away"), icon=":material/close:", on_click=drop, args=(form,))
     if _REFUSED in st.session_state:
-        st.error(st.session_state[_REFUSED])
+        st.error(st.session_state[_REFUSED].said)
     if draft and content is None:
         st.info(_("The table of this address is no longer kept here. Paste or upload it again."))
     if content is None:
@@ -101,34 +104,46 @@ def bring_table(lab: Laboratory, form: Form) -> Brought | None:
     return Brought(draft=draft, table=table, suggestion=suggestion)
 
 
-def settle_text(draft: str, content: bytes | None, limit: int) -> None:
-    """Before the field: show the table of the draft in it, unless it is there, too long, or no text."""
-    if content is None or st.session_state.get(f"{_TEXT}/draft") == draft:
-        return
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """What was brought and cannot be kept: what is said of it, and the text, if it was pasted."""
+
+    said: str
+    text: str | None = None
+
+
+def shown_text(form: Form, content: bytes | None, limit: int) -> str:
+    """What stands in the field: what was pasted last, or the table, unless it is too long for that."""
+    refused = st.session_state.get(_REFUSED)
+    if refused is not None and refused.text is not None:
+        return str(refused.text)
+    if content is None:
+        return ""
     try:
-        text = as_text(content, limit)[0]
-    except RunProblem:
-        return
-    st.session_state[f"{_TEXT}/draft"] = draft
-    st.session_state[_TEXT] = text if len(text) <= MOST_SHOWN_CHARACTERS else ""
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        try:
+            text = as_text(content, limit)[0]
+        except RunProblem:
+            return ""
+    fits = len(text) <= MOST_SHOWN_CHARACTERS or form.shown.get(_TEXT, ("", 0))[0] == text
+    return text if fits else ""
 
 
-def take_text(lab: Laboratory, form: Form) -> None:
+def take_text(lab: Laboratory, form: Form, key: str) -> None:
     """Keep what was pasted, whatever it is; what is wrong with it is said when it is read."""
-    text = st.session_state[_TEXT]
+    text = st.session_state[key]
+    note_typed(form, _TEXT, text)
+    drop(form)
     if not text.strip():
-        take_away(form)
         return
     content = text.encode("utf-8", "replace")
     limit = lab.settings.upload_bytes
-    if len(content) > limit:
-        take_away(form)
-        st.session_state[_TEXT] = text
+    if len(content) <= limit:
+        take_content(lab, form, content)
+    else:
         problem = RunProblem("data_too_large", "The table is too large.", limit=limit)
-        st.session_state[_REFUSED] = table_problem_text(problem)
-        return
-    take_content(lab, form, content)
-    st.session_state[f"{_TEXT}/draft"] = form.texts[TABLE]
+        st.session_state[_REFUSED] = Refused(said=table_problem_text(problem), text=text)
 
 
 def take_upload(lab: Laboratory, form: Form, key: str) -> None:
@@ -136,13 +151,12 @@ def take_upload(lab: Laboratory, form: Form, key: str) -> None:
     file = st.session_state.get(key)
     if file is None:
         return
-    # A new field: the name of a file that was taken, or refused, need not stand in it.
     st.session_state[_UPLOAD] += 1
     content, limit = file.getvalue(), lab.settings.upload_bytes
     try:
         read_table(content, name="upload", limit_bytes=limit, limit_pairs=MOST_PAIRS)
     except RunProblem as problem:
-        st.session_state[_REFUSED] = table_problem_text(problem)
+        st.session_state[_REFUSED] = Refused(said=table_problem_text(problem))
         return
     take_content(lab, form, content)
 
@@ -162,11 +176,9 @@ def take_example(lab: Laboratory, form: Form) -> None:
     take_content(lab, form, text.encode())
 
 
-def take_away(form: Form) -> None:
-    """Empty the form of the table."""
+def drop(form: Form) -> None:
+    """Forget the table."""
     st.session_state.pop(_REFUSED, None)
-    st.session_state.pop(f"{_TEXT}/draft", None)
-    st.session_state[_TEXT] = ""
     for key in (TABLE, LEAVE_OUT):
         form.texts.pop(key, None)
 

@@ -33,7 +33,7 @@ DERIVED = ("model.source_size", "model.target_size", "data.train", "data.dev")
 PROBES = "probes"
 MOST_PROBES = 12
 # A page reads the data in order to say what a training will take.
-MOST_EXAMPLES = 1_000_000
+MOST_EXAMPLES, MOST_HELD_OUT = 1_000_000, 20_000
 ARROW = "→"
 NO_VALUE = "—"
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -597,9 +597,9 @@ def misfits(values: Mapping[str, Any]) -> dict[str, str]:
         found["data.max_length"] = _(
             "Pairs of {longest} tokens do not fit a model that takes {limit}; lower this or raise that."
         ).format(longest=longest, limit=limit)
-    for key in ("data.task_train", "data.task_dev"):
-        if values.get(key, 0) > MOST_EXAMPLES:
-            found[key] = _("At most {limit:,} examples are drawn here.").format(limit=MOST_EXAMPLES)
+    for key, most in (("data.task_train", MOST_EXAMPLES), ("data.task_dev", MOST_HELD_OUT)):
+        if values.get(key, 0) > most:
+            found[key] = _("At most {limit:,} examples are drawn here.").format(limit=most)
     if limit is not None:
         for probe in values.get(PROBES, ()):
             # A token has at least one character, and the end of the text is a token too.

@@ -8,7 +8,7 @@ import streamlit as st
 
 from lab.ui.language import _
 from lab.ui.recipe_form import NO_VALUE, Choice, Field, FieldError, Pairs, Switch
-from lab.ui.train_form import Form
+from lab.ui.train_form import Form, note_typed, widget_key
 
 STYLE = Path(__file__).parents[2] / "assets" / "css" / "train.css"
 
@@ -51,37 +51,41 @@ def show_field(
     Its text is the form's: a change goes there first, and so is never lost, whatever is shown meanwhile.
     """
     text = form.texts.get(each.key, base)
-    key = widget_key(form, each)
-    settled: str | bool = text == "true" if isinstance(each, Switch) else text
-    if st.session_state.get(key) != settled:
-        st.session_state[key] = settled
+    name = f"{form.base}/{each.key}"
+    key = widget_key(form, name, text)
+    options: dict[str, Any] = {
+        "key": key, "help": each.help, "on_change": take, "args": (form, form.texts, each, name, key),
+    }  # fmt: skip
     with st.container(gap=None):
-        options: dict[str, Any] = {
-            "key": key, "help": each.help, "on_change": take, "args": (form, each, key),
-        }  # fmt: skip
         if isinstance(each, Choice):
-            st.selectbox(each.label, [*each.names], format_func=each.names.__getitem__, **options)
+            names = [*each.names]
+            place = names.index(text) if text in names else 0
+            st.selectbox(each.label, names, place, format_func=each.names.__getitem__, **options)
         elif isinstance(each, Switch):
-            st.segmented_control(each.label, [True, False], format_func=each.shown, required=True, **options)
+            st.segmented_control(
+                each.label,
+                [True, False],
+                default=text == "true",
+                required=True,
+                format_func=each.shown,
+                **options,
+            )
         elif isinstance(each, Pairs):
-            st.text_area(each.label, height=140, **options)
+            st.text_area(each.label, text, height=140, **options)
         else:
-            st.text_input(each.label, autocomplete="off", **options)
+            st.text_input(each.label, text, autocomplete="off", **options)
         if problem:
             st.markdown(f":small[:red[{escaped(problem)}]]")
         elif notes:
             st.caption(beside(each, text, base, remark))
 
 
-def widget_key(form: Form, each: Field) -> str:
-    """Name of a field's widget; each base has widgets of its own."""
-    return f"{form.base}/{each.key}"
-
-
-def take(form: Form, each: Field, key: str) -> None:
-    """Keep what a person has put into a field."""
+def take(form: Form, texts: dict[str, str], each: Field, name: str, key: str) -> None:
+    """Keep what a person has put into a field, with the base that it was shown for."""
     value = st.session_state[key]
-    form.texts[each.key] = each.write(value) if isinstance(each, Switch) else value
+    if value is not None:
+        texts[each.key] = each.write(value) if isinstance(each, Switch) else value
+        note_typed(form, name, texts[each.key])
 
 
 def beside(each: Field, text: str, base: str, remark: str) -> str:

@@ -37,12 +37,14 @@ class Form:
             of a table, `NAME` is what the run shall be called.
         clone: The run that was asked for last; it stays on offer.
         published: What the address was set to lately, and when it was replaced.
+        shown: For each widget the text it shows, and how often that changed otherwise than by the widget itself.
     """
 
     base: str = ""
     changed: dict[str, dict[str, str]] = field(default_factory=dict)
     clone: str = ""
     published: list[tuple[float, dict[str, str]]] = field(default_factory=list)
+    shown: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -53,6 +55,23 @@ class Form:
 def current_form() -> Form:
     """The form of this session."""
     return st.session_state.setdefault(_STATE, Form())
+
+
+def widget_key(form: Form, name: str, text: str) -> str:
+    """Key of the widget that shows a text: another one whenever the text changes otherwise than by the widget itself.
+
+    To set the value of a widget that is there would lose what is being typed in it, and is itself lost where one run of
+    the script follows another before the browser has drawn the first. A new widget begins with its text.
+    """
+    shown, number = form.shown.get(name, (text, 0))
+    number += shown != text
+    form.shown[name] = text, number
+    return f"{name}/{number}"
+
+
+def note_typed(form: Form, name: str, text: str) -> None:
+    """Remember that a widget shows what a person has put into it."""
+    form.shown[name] = text, form.shown[name][1]
 
 
 def all_fields() -> dict[str, Field]:
