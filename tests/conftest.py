@@ -16,15 +16,13 @@ def _own_data_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def measured_machine():
+def measured_machine(monkeypatch):
     """A machine that was measured, with round numbers, so that no page measures this one while tests use it."""
     import torch
 
     from lab.runs.estimate import COUNTS, Calibration, machine_name
-    from lab.runs.settings import read_settings
+    from lab.ui import estimates
 
-    path = read_settings().calibration
-    path.parent.mkdir(parents=True, exist_ok=True)
     calibration = Calibration(
         training=dict.fromkeys(COUNTS, 0.0) | {"steps": 0.01},
         evaluation=dict.fromkeys(COUNTS, 0.0),
@@ -36,5 +34,5 @@ def measured_machine():
         torch=torch.__version__,
         date="2026-11-24T00:00:00+00:00",
     )
-    path.write_text(calibration.to_json(), encoding="utf-8")
+    monkeypatch.setattr(estimates, "load_calibration", lambda _path: calibration)
     return calibration
