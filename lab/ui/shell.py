@@ -36,11 +36,11 @@ def page_files() -> list[PageFile]:
     return [
         PageFile(name="home", title=_("Home"), icon=":material/home:"),
         PageFile(name="attention_heads", title=_("Attention heads"), icon=":material/grid_view:"),
-        PageFile(name="runs", title=_("All runs"), icon=":material/table_rows:"),
-        PageFile(name="run", title=_("Training run"), icon=":material/monitoring:"),
         PageFile(name="positional_encoding", title=_("Positional encoding"), icon=":material/waves:"),
         PageFile(name="add_norm", title=_("Add & Norm"), icon=":material/balance:"),
         PageFile(name="train", title=_("Train"), icon=":material/model_training:"),
+        PageFile(name="run", title=_("Training run"), icon=":material/monitoring:"),
+        PageFile(name="runs", title=_("All runs"), icon=":material/table_rows:"),
         PageFile(name="time_machine", title=_("Time machine"), icon=":material/history:"),
     ]
 
