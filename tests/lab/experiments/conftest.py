@@ -1,7 +1,11 @@
-"""Options so small that every experiment takes a second or two."""
+"""Options so small that every experiment takes a second or two, and what comes out with the usual ones, once."""
+
+import time
 
 import pytest
 import torch
+
+from lab.experiments.catalogue import find_experiment
 
 SMALL = {
     "norm-gradients-at-init": {
@@ -22,3 +26,23 @@ def one_thread():
 def small(request):
     """Name of an experiment and its small options."""
     return request.param, SMALL[request.param]
+
+
+@pytest.fixture(scope="session")
+def default_run():
+    """What an experiment says with its defaults: events, and the seconds of work before each; every one runs once."""
+    found = {}
+
+    def run(name):
+        if name not in found:
+            torch.set_num_threads(1)
+            experiment = find_experiment(name)
+            events, gaps, last = [], [], time.process_time()
+            for event in experiment.run(experiment.options()):
+                events.append(event)
+                gaps.append(time.process_time() - last)
+                last = time.process_time()
+            found[name] = events, gaps
+        return found[name]
+
+    return run

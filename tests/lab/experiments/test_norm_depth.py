@@ -66,8 +66,8 @@ def test_the_named_movement_is_the_mean_over_the_layers_of_the_last_step():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_what_depth_does():
-    concluded = list(run(Options()))[-1]
+def test_what_depth_does(default_run):
+    concluded = default_run("norm-depth")[0][-1]
     numbers = concluded.numbers
     assert concluded.verdict == "holds"
     # Without "Add" nothing deep learns; each of many layers moves the stream less than each of a few.

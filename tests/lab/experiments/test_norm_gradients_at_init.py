@@ -14,7 +14,6 @@ from lab.experiments.norm_gradients_at_init import (
     Options,
     full_gradients,
     full_model,
-    run,
     theory_gradients,
     theory_model,
     verdict_of,
@@ -123,8 +122,8 @@ def test_the_stream_keeps_within_the_paper_s_bounds():
 
 
 @pytest.mark.slow
-def test_the_two_laws():
-    concluded = list(run(Options()))[-1]
+def test_the_two_laws(default_run):
+    concluded = default_run("norm-gradients-at-init")[0][-1]
     assert concluded.verdict == "holds"
     assert concluded.numbers["post_exponent"] == pytest.approx(0.0, abs=0.15)
     assert concluded.numbers["pre_exponent"] == pytest.approx(-0.5, abs=0.15)

@@ -100,8 +100,8 @@ def test_the_grid_is_whole_and_its_trainings_start_alike():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_lesson_comes_out_the_same_for_five_of_five_seeds():
-    concluded = list(run(Options()))[-1]
+def test_the_lesson_comes_out_the_same_for_five_of_five_seeds(default_run):
+    concluded = default_run("norm-warm-up")[0][-1]
     assert concluded.verdict == "holds"
     numbers = concluded.numbers
     assert len(concluded.seeds) == numbers["seeds_as_claimed"] == 5
