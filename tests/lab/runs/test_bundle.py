@@ -83,9 +83,14 @@ def test_what_goes_out_comes_back(trained, bundle, settings, tmp_path):
     folder, run = trained
     found = read_bundle(bundle, settings=settings)
     assert found.recipe.to_dict() == run.spec
+    model = load(folder).model
+    # The run of this test says one parameter and one layer; what the model itself tells is not taken from there.
     assert found.manifest == {
         "name": "swap 交换", "state": "succeeded", "step": 40, "seconds": 2.5,
-        "facts": {"parameters": 1, "layers": ["encoder.0"]},
+        "facts": {
+            "parameters": model.num_parameters(), "layers": ["encoder.0", "decoder.0"],
+            "source_size": model.config.source_size, "target_size": model.config.target_size,
+        },
     }  # fmt: skip
     found.unpack(tmp_path / "back")
     for name, tensor in read_tensors(folder / "model.safetensors")[0].items():
@@ -339,10 +344,17 @@ def test_damaged_pairs_are_refused(bundle, settings):
 
 
 def test_facts_that_are_none_are_left_out(bundle, settings):
-    facts = {"parameters": "many", "train_pairs": 7, "layers": [1], "evil": {}, "dropped": -1}
-    assert read_bundle(changed(bundle, facts=facts), settings=settings).manifest["facts"] == {
-        "train_pairs": 7
+    facts = {
+        "parameters": "many",
+        "train_pairs": 7,
+        "layers": [1],
+        "evil": {},
+        "dropped": -1,
+        "dev_pairs": 10**30,
     }
+    found = read_bundle(changed(bundle, facts=facts), settings=settings).manifest["facts"]
+    assert found.keys() == {"train_pairs", "parameters", "source_size", "target_size", "layers"}
+    assert (found["train_pairs"], found["layers"]) == (7, ["encoder.0", "decoder.0"])
 
 
 def test_an_import_that_fails_leaves_nothing(lab, bundle):
