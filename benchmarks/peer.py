@@ -119,16 +119,18 @@ def step_of(
     return step
 
 
-def median_seconds(*actions: Callable[[], object], rounds: int = 9) -> list[float]:
+def median_seconds(
+    *actions: Callable[[], object], rounds: int = 9, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Median time of each action; they take turns, so that what else the machine does meets all alike."""
     for action in actions:
         action()
     times: list[list[float]] = [[] for _ in actions]
     for _ in range(rounds):
         for action, taken in zip(actions, times, strict=True):
-            began = time.perf_counter()
+            began = clock()
             action()
-            taken.append(time.perf_counter() - began)
+            taken.append(clock() - began)
     return [statistics.median(taken) for taken in times]
 
 
