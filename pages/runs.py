@@ -37,13 +37,16 @@ from lab.ui.run_view import (
 from lab.ui.runs import problem_text, shown_series, state_name, usable_laboratory
 from lab.ui.shell import page_start
 from lab.ui.state import menu, several
+from lab.ui.uploader import dress_uploader
 
 EVERY_SECONDS = 2.0
 # So many runs are laid over one another when the page is opened.
 OPENING = 5
 # The table shows so many rows before it scrolls.
 ROWS = 8
-CHOSEN, PUBLISHED, DELETED, UPLOAD = "runs_chosen", "runs_in_address", "runs_deleted", "runs_upload"
+CHOSEN, PUBLISHED, DELETED = "runs_chosen", "runs_in_address", "runs_deleted"
+# Counts what makes the table and the field for files new ones.
+GENERATION = "runs_generation"
 
 
 def page() -> None:
@@ -70,9 +73,9 @@ def news(polled: bool) -> None:
     show_notices()
     shown = tools(lab, runs)
     chosen = table(lab, runs, shown)
+    publish(chosen)
     act(lab, chosen)
     compare([run for run in chosen if run.kind == "training"])
-    publish(chosen)
 
 
 # Which runs
@@ -127,7 +130,7 @@ def table(lab: Laboratory, runs: Sequence[Run], shown: Sequence[Run]) -> list[Ru
         return [run for run in runs if run.id in chosen]
     ids = [run.id for run in shown]
     # Another list is another table, for rows are chosen by their places.
-    key = f"table_{hash((tuple(ids), st.session_state.get(UPLOAD, 0)))}"
+    key = f"table_{hash((tuple(ids), st.session_state.get(GENERATION, 0)))}"
     found = st.dataframe(
         pd.DataFrame(rows(lab, shown)),
         key=key,
@@ -286,16 +289,19 @@ def restore(lab: Laboratory, run_ids: Sequence[str]) -> None:
 def choose(run_id: str) -> None:
     """Choose one more run; the table is made anew with it."""
     st.session_state[CHOSEN] = {*st.session_state.get(CHOSEN, ()), run_id}
-    st.session_state[UPLOAD] = st.session_state.get(UPLOAD, 0) + 1
+    st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
 
 
 def bring_in(lab: Laboratory) -> None:
     """Import a bundle."""
     with st.popover(_("Import a bundle"), icon=":material/upload:"):
-        key = f"bundle_{st.session_state.get(UPLOAD, 0)}"
+        dress_uploader()
+        # Another key is an empty field.
+        key = f"bundle_{st.session_state.get(GENERATION, 0)}"
         st.file_uploader(
-            _("A bundle that was downloaded from a run, a zip file"),
-            type="zip",
+            _("A bundle that a run's page gave, at most {megabytes} MB").format(
+                megabytes=lab.settings.bundle_bytes // MEGABYTE
+            ),
             key=key,
             max_upload_size=lab.settings.bundle_bytes // MEGABYTE,
             on_change=import_file,
@@ -312,7 +318,7 @@ def import_file(lab: Laboratory, key: str) -> None:
         run_id = lab.import_bundle(file.getvalue(), owner())
     except RunProblem as problem:
         notice(problem_text(problem))
-        st.session_state[UPLOAD] = st.session_state.get(UPLOAD, 0) + 1
+        st.session_state[GENERATION] = st.session_state.get(GENERATION, 0) + 1
         return
     choose(run_id)
     notice(_("Imported as {run}; it is chosen in the table.").format(run=run_id), good=True)

@@ -10,7 +10,10 @@ from typing import Any
 import streamlit as st
 
 from lab.figures.time_machine import Film, Moment, moment_from_json, nearest_step, opening_head
+from lab.runs.problems import RunProblem
+from lab.runs.store import Run
 from lab.ui.language import _
+from lab.ui.runs import problem_text
 from lab.ui.shell import page_start
 from lab.ui.state import menu, segments
 from lab.ui.time_machine_view import (
@@ -19,6 +22,7 @@ from lab.ui.time_machine_view import (
     probe_titles,
     recipe_of,
     recorded_attention,
+    run_of,
     time_machine_view,
     training_folder,
     training_titles,
@@ -29,23 +33,50 @@ KEPT = "time_machine_kept"
 PUBLISHED = "time_machine_in_address"
 HEIGHT = 690
 OPENING = "reverse"
+EVERY_SECONDS = 2
 
 
 def page() -> None:
     """Choose a training and a sentence; play."""
-    titles = training_titles(st.query_params.get("checkpoint"))
-    name = (
-        menu(
-            _("Checkpoint"), titles, key="checkpoint", place=st.sidebar,
-            default=OPENING if OPENING in titles else None,
-        )
-        if titles
-        else None
-    )  # fmt: skip
+    asked = asked_run()
+    titles = training_titles(asked)
+    opening = OPENING if OPENING in titles else None
+    name = None
+    if titles:
+        name = menu(_("Checkpoint"), titles, key="checkpoint", default=opening, place=st.sidebar)
     st.title(_("Time machine"))
     if name is None:
         st.info(_("There is no checkpoint here yet. Make one with `make checkpoint-reverse`, then reload."))
         return
+    at_work = is_at_work(name)
+    # A training at work gains steps; another one is not asked for news.
+    st.fragment(run_every=EVERY_SECONDS if at_work else None)(news)(name, at_work)
+
+
+def asked_run() -> Run | None:
+    """The run that the address names; if there is no such training, say so."""
+    try:
+        return run_of(st.query_params.get("checkpoint"))
+    except ValueError as problem:
+        if isinstance(problem, RunProblem):
+            st.warning(problem_text(problem))
+        return None
+
+
+def is_at_work(name: str) -> bool:
+    """Whether a training goes on."""
+    try:
+        run = run_of(name)
+    except ValueError:
+        return False
+    return run is not None and run.unfinished
+
+
+def news(name: str, polled: bool) -> None:
+    """Show what a training recorded, as far as it has come."""
+    if is_at_work(name) != polled:
+        # It has ended, or goes on again: whether the page asks for news is settled outside of this fragment.
+        st.rerun()
     try:
         show(name, training_folder(name))
     except ValueError as error:

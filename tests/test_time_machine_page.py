@@ -116,6 +116,12 @@ def test_what_the_address_gets_wrong_is_passed_over(drawn, step):
     assert (moment.layer, moment.head, moment.step) == (0, 1, 2000)
 
 
+def test_a_run_that_is_not_there_is_said_and_the_page_opens_all_the_same(lab, drawn):
+    app = visit(checkpoint="run-nowhere")
+    assert "There is no run nowhere here" in app.warning[0].value
+    assert drawn[-1][0]["source"] == "reverse"
+
+
 def test_each_kind_of_attention_keeps_its_head_and_all_keep_the_step(drawn):
     app = visit(checkpoint="reverse", map="cross", layer="2", head="4", step="77")
     app.segmented_control(key="map").set_value("encoder").run()
@@ -137,8 +143,9 @@ def test_a_training_at_work_is_offered_and_gains_steps(lab, drawn, one_thread):
     assert name not in time_machine_view.training_titles(None)
     assert "has recorded no attention" in said(visit(checkpoint=name))
     folder, done = lab.folder(run_id), []
-    for event in recorded_events(prepare(recipe), folder, should_stop=lambda: bool(done)):
-        done += [event] if isinstance(event, Evaluated) else []
+    for event in recorded_events(prepare(recipe), folder, should_stop=done.__len__):
+        if isinstance(event, Evaluated):
+            done.append(event)
     app = visit(checkpoint=name, layer="2", head="2")
     payload, moment = drawn[-1]
     assert payload["source"] == name

@@ -76,9 +76,9 @@ def small_multiples(
     height = panel_height(len(words.rows))
     for panel in panels:
         rows += _curves(panel, last_step, highest, height)
-    frame = pd.concat([pd.DataFrame(each) for each in rows], ignore_index=True)
-    for name in ("part", "line", "colour", "text"):
-        frame[name] = frame[name].fillna("").astype(str)
+    frame = pd.concat([pd.DataFrame(each) for each in rows], ignore_index=True).reindex(columns=COLUMNS)
+    for name in TEXTS:
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), "")
     frame["dashed"] = frame["dashed"].eq(True)
     return Chart(spec=_spec(words, set(frame["part"])), frame=frame)
 
@@ -94,6 +94,8 @@ def place(row: int, column: int) -> tuple[float, float]:
 
 
 Rows = list[dict[str, Any]]
+TEXTS = ("part", "line", "colour", "text")
+COLUMNS = [*TEXTS, "dashed", "x", "y", "x2", "y2", "shift"]
 
 
 def _text(part: str, x: float, y: float, text: str, **more: Any) -> dict[str, Any]:

@@ -24,7 +24,8 @@ TAIL = 0.5
 AROUND = 120
 SCHEME = "viridis"
 ABSENT = "#8A8A8A"
-CORNERS = ("left", "right", "bottom", "top")
+CORNERS, TEXTS = ("left", "right", "bottom", "top"), ("part", "layer", "text")
+COLUMNS = [*TEXTS, *CORNERS, "value", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +150,9 @@ def layer_map(
         )
     # Nobody sees these two: they stretch the colours over the same range in all pictures.
     ends = pd.DataFrame({"part": "range", "value": list(colours), **dict.fromkeys(CORNERS, 0.0)})
-    frame = pd.concat([*parts, ends], ignore_index=True)
-    for name in ("part", "layer", "text"):
-        frame[name] = frame[name].fillna("").astype(str)
+    frame = pd.concat([*parts, ends], ignore_index=True).reindex(columns=COLUMNS)
+    for name in TEXTS:
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), "")
     return Chart(spec=_map_spec(words, rows, last_step, height), frame=frame)
 
 

@@ -21,7 +21,7 @@ from lab.runs.experiment_worker import EVENTS
 from lab.runs.laboratory import Laboratory
 from lab.runs.problems import RunProblem
 from lab.runs.store import Run
-from lab.ui.experiment_words import experiment_words, verdict_title
+from lab.ui.experiment_words import experiment_words, verdict_text
 from lab.ui.language import _
 from lab.ui.owner import owner
 from lab.ui.recipe_widgets import escaped
@@ -238,8 +238,8 @@ def show_result(name: str, result: Result, pictures: Pictures, *, key: str) -> N
     if outcome is not None:
         with st.container(border=True, gap="small"):
             row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
-            verdict = _("The claim {verdict}").format(verdict=verdict_title(outcome["verdict"]))
-            row.markdown(f"{ICONS[outcome['verdict']]} **{verdict}**", width="content")
+            verdict = outcome["verdict"]
+            row.markdown(f"{ICONS[verdict]} **{verdict_text(verdict)}**", width="content")
             told = _("{count} seeds · {duration}").format(
                 count=len(outcome["seeds"]), duration=duration_text(outcome["seconds"])
             )

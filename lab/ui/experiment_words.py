@@ -188,8 +188,10 @@ def final_quality() -> ExperimentWords:
     )
 
 
-def verdict_title(verdict: str) -> str:
-    """What a verdict is called."""
-    return {"holds": _("holds"), "does not hold": _("does not hold"), "not decided": _("not decided")}[
-        verdict
-    ]
+def verdict_text(verdict: str) -> str:
+    """A verdict as a sentence."""
+    return {
+        "holds": _("The claim holds"),
+        "does not hold": _("The claim does not hold"),
+        "not decided": _("It is not decided"),
+    }[verdict]

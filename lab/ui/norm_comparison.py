@@ -55,7 +55,8 @@ def show_comparison(trials: Sequence[Trial], *, key: str) -> None:
     """
     variants = by_variant(trials)
     last_step = max(trial.steps for trial in trials)
-    st.html(result_sentence(variants))
+    if told := result_sentence(variants):
+        st.html(told)
     block = block_size(last_step, MEANS)
     grid = st.container(key="norm_charts")
     for metric in SHOWN:

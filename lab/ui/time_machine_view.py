@@ -35,43 +35,47 @@ _picture = st.components.v2.component(
     css=picture_style("time_machine"),
     js=_SCRIPT,
 )
-# Trainings that are no model to choose on other pages, but whose past can be looked at.
-UNFINISHED: tuple[State, ...] = ("running", "failed", "lost")
+# Trainings that are no model to choose on other pages, or not yet, but whose past can be looked at.
+NO_MODEL: tuple[State, ...] = ("queued", "starting", "running", "failed", "lost")
 FILES = tuple(f"{before}{SNAPSHOTS}.{kind}" for before in ("", PREVIOUS) for kind in ("json", "safetensors"))
 
 
-def training_titles(asked: str | None) -> dict[str, str]:
-    """What the menu calls each training, by name: all checkpoints, and runs that have not ended or have failed.
+def training_titles(asked: Run | None) -> dict[str, str]:
+    """What the menu calls each training, by name: all checkpoints, and runs that are at work or have failed.
 
     Args:
-        asked: A name in the address, listed too if there is such a run.
+        asked: A run to list in any case.
     """
     names = checkpoint_names()
     titles = {name: checkpoint_title(name) for name in names if not name.startswith(RUN_PREFIX)}
-    for run in [*unfinished_runs(), *asked_run(asked)]:
+    for run in [*runs_without_model(), *([asked] if asked else [])]:
         titles[f"{RUN_PREFIX}{run.id}"] = f"{run.name} · {run.id} · {state_name(run)}"
     return {**titles, **{name: checkpoint_title(name) for name in names if name.startswith(RUN_PREFIX)}}
 
 
-def unfinished_runs() -> list[Run]:
-    """Trainings that have recorded something and are not finished, the newest first."""
+def runs_without_model() -> list[Run]:
+    """Trainings that have recorded something and are at work or have failed, the newest first."""
     try:
         lab = laboratory()
-        found = lab.store.runs(states=UNFINISHED)
+        found = lab.store.runs(states=NO_MODEL)
     except ValueError:
         return []  # The pages of the runs say what is wrong with them.
     return [run for run in found if run.kind == "training" and recorded_files(lab.folder(run.id))]
 
 
-def asked_run(name: str | None) -> list[Run]:
-    """The training run that a name such as ``run-k3x9`` means, if there is one."""
+def run_of(name: str | None) -> Run | None:
+    """The run that a name such as ``run-k3x9`` means; None for a shipped checkpoint.
+
+    Raises:
+        RunProblem: If there is no such training.
+    """
     if name is None or not name.startswith(RUN_PREFIX):
-        return []
-    try:
-        run = laboratory().get(name.removeprefix(RUN_PREFIX))
-    except RunProblem:
-        return []
-    return [run] if run.kind == "training" else []
+        return None
+    run_id = name.removeprefix(RUN_PREFIX)
+    run = laboratory().get(run_id)
+    if run.kind != "training":
+        raise RunProblem("unknown_run", f"Run {run_id!r} is no training.", run=run_id)
+    return run
 
 
 def training_folder(name: str) -> Path:

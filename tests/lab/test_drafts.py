@@ -17,7 +17,9 @@ def test_a_table_is_found_again_under_a_name_that_only_its_content_decides(tmp_p
     assert len(list((tmp_path / FOLDER).iterdir())) == 4
 
 
-@pytest.mark.parametrize("name", ["", "0" * 32, "../runs.sqlite", "/etc/passwd", "A" * 32, "0" * 32 + "\n", "0" * 31])
+@pytest.mark.parametrize(
+    "name", ["", "0" * 32, "../runs.sqlite", "/etc/passwd", "A" * 32, "0" * 32 + "\n", "0" * 31]
+)
 def test_no_other_file_is_ever_read(tmp_path, name):
     (tmp_path / "runs.sqlite").write_bytes(b"secret")
     assert read_draft(tmp_path, name) is None
