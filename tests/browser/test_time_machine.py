@@ -399,15 +399,15 @@ def test_a_training_at_work_grows_before_ones_eyes(serve, visit, tmp_path):
     values = tomllib.loads((REVERSE.parents[1] / "presets" / "reverse.toml").read_text(encoding="utf-8"))
     values["data"].update(task_train=300, task_dev=30)
     values["model"].update(d_model=16, num_heads=2, d_ff=32)
-    values["training"].update(batch_tokens=200, evaluate_every=100, probe_count=12, steps=1500)
+    values["training"].update(batch_tokens=200, evaluate_every=100, probe_count=12, steps=400)
     lab = Laboratory(read_settings({"HEADLIGHT_DATA": str(tmp_path)}))
     run_id = lab.start(Recipe.from_dict(values), name="live", owner="test")
     with serve(HEADLIGHT_DATA=str(tmp_path)) as address:
         page = visit(f"{address}/time_machine?lang=en&checkpoint=run-{run_id}")
         # Whoever stands at the end goes with it; the page is never loaded again.
-        expect(machine(page)).to_have_attribute("data-step", "1500", timeout=400_000)
-        page.wait_for_url("**step=1500**")
+        expect(machine(page)).to_have_attribute("data-step", "400", timeout=400_000)
+        page.wait_for_url("**step=400**")
     while lab.get(run_id).unfinished:
         time.sleep(0.2)
     recorded = json.loads((lab.folder(run_id) / "snapshots.json").read_text(encoding="utf-8"))["steps"]
-    assert (recorded[0], recorded[-1]) == (0, 1500)
+    assert (recorded[0], recorded[-1]) == (0, 400)
