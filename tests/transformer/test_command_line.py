@@ -18,7 +18,8 @@ import pytest
 import sacrebleu
 from safetensors.numpy import load_file
 
-from transformer.__main__ import main
+from transformer.__main__ import cli
+from transformer.command_line import run_command
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = ROOT / "assets" / "checkpoints"
@@ -41,7 +42,7 @@ def run(monkeypatch, capsysbinary):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
         status = 0
         try:
-            main()
+            run_command(cli)
         except SystemExit as end:
             status = end.code
         captured = capsysbinary.readouterr()
