@@ -133,9 +133,24 @@ def side_by_side(lab: Laboratory) -> None:
 
 
 def show_group(
-    lab: Laboratory, plan: form.Plan | None, row: DeltaGenerator, *, key: str, record: str
+    lab: Laboratory,
+    plan: form.Plan | None,
+    row: DeltaGenerator,
+    *,
+    key: str,
+    record: str = "",
+    layers: int = 0,
 ) -> None:
-    """The button that starts a comparison, and the one that the address names, live; by default a recorded one."""
+    """The button that starts a comparison, and the one that the address names, live; by default a recorded one, if any.
+
+    Args:
+        lab: Where they run.
+        plan: What to start; None if the form is not right.
+        row: Where the button goes.
+        key: Name in the address.
+        record: File of the recorded one.
+        layers: Offer only comparisons of models with so many layers or more.
+    """
     cost = None if plan is None else form.cost(lab, plan)
     wanted = row.button(
         _("Train side by side"), key=f"{key}_start", type="primary", icon=":material/play_arrow:",
@@ -143,11 +158,15 @@ def show_group(
     )  # fmt: skip
     if wanted and plan is not None and (started := form.start(lab, plan)) is not None:
         st.query_params[key] = started
-    shown = form.choose_group(lab, key=key, shipped=_("Recorded comparison"), place=row.container(width=320))
+    shown = form.choose_group(
+        lab, key=key, shipped=_("Recorded comparison") if record else "", layers=layers,
+        place=row.container(width=320),
+    )  # fmt: skip
     if cost is not None:
         (row.caption if cost.fits else st.error)(cost.text)
     if shown == form.SHIPPED:
         show_recorded(record, key=key)
+    if shown in (None, form.SHIPPED):
         return
     busy = any(run.unfinished for run in members(lab, shown))
     st.fragment(run_every=EVERY_SECONDS if busy else None)(news)(key, shown, busy)
@@ -274,7 +293,7 @@ def deep(lab: Laboratory) -> None:
         ).format(width=form.deep_recipe().model["d_model"])
     )
     plan = form.deep_form()
-    show_group(lab, plan, form.bar(), key="deep", record="deep.json")
+    show_group(lab, plan, form.bar(), key="deep", layers=form.DEEP_LAYERS[0])
 
 
 def final_quality(lab: Laboratory) -> None:

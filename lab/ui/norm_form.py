@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from lab.figures.comparison import settings
 from lab.runs.comparison import VARIANTS, arms, members, shaped, start_comparison, variant_of
 from lab.runs.laboratory import Laboratory
 from lab.runs.presets import preset_names, read_preset
@@ -263,19 +264,22 @@ def group_title(runs: Sequence[Run]) -> str:
     return " · ".join(parts)
 
 
-def choose_group(lab: Laboratory, *, key: str, shipped: str, place: DeltaGenerator) -> str:
+def choose_group(
+    lab: Laboratory, *, key: str, shipped: str, layers: int, place: DeltaGenerator
+) -> str | None:
     """The comparison that the address asks for, by default the shipped one.
 
     Args:
         lab: Where comparisons are.
         key: Name in the address.
-        shipped: What the shipped one is called.
+        shipped: What the shipped one is called; empty if there is none.
+        layers: Offer only comparisons of models with so many layers or more.
         place: Where the menu stands.
 
     Returns:
-        Its ID, or `SHIPPED`.
+        Its ID, or `SHIPPED`; None if there is none at all.
     """
-    found = groups(lab)
+    found = {group: runs for group, runs in groups(lab).items() if depth_of(runs[0]) >= layers}
     asked = st.query_params.get(key)
     recent = list(found)[:MOST_GROUPS]
     if asked in found and asked not in recent:
@@ -286,8 +290,15 @@ def choose_group(lab: Laboratory, *, key: str, shipped: str, place: DeltaGenerat
                 group=escaped(asked[:40])
             )
         )
-    titles = {SHIPPED: shipped, **{group: group_title(found[group]) for group in recent}}
-    return menu(_("Shown below"), titles, key=key, place=place)
+    titles = {SHIPPED: shipped} if shipped else {}
+    titles |= {group: group_title(found[group]) for group in recent}
+    return menu(_("Shown below"), titles, key=key, place=place) if titles else None
+
+
+def depth_of(run: Run) -> int:
+    """The layers of a training's model, of both stacks."""
+    chosen = settings(run.spec)
+    return int(chosen["model.encoder_layers"]) + int(chosen["model.decoder_layers"])
 
 
 def group_buttons(lab: Laboratory, group: str, place: DeltaGenerator, *, key: str) -> None:
