@@ -200,6 +200,23 @@ def test_curves_and_layers_of_a_comparison_are_what_its_runs_measured(lab):
     assert "0.400" in told["text"].astype(str).tolist()
 
 
+def test_a_comparison_of_deep_models_stands_below_the_recorded_experiment(lab):
+    shallow = add_comparison(lab)
+    recipe = read_recipe(RECIPE, ("model.encoder_layers=25", "model.decoder_layers=25"))
+    for arm in arms(recipe, ["pre"], 1):
+        lab.store.add(
+            run_id="deep1", kind="training", name="deep", owner="somebody", group="deepgroup", spec=arm.recipe.to_dict(),
+            steps=300, state="queued", facts={"layers": ["encoder.0", "decoder.0"]},
+        )  # fmt: skip
+    lab.store.add_points(
+        "deep1", {"dev_loss": numbers([20], [1.25]), "layer_streams": numbers([1], [[1, 2]])}
+    )
+    app = visit(step="depth")
+    assert "pre-norm 1.25" in part(charts(app)["Dev loss (nats per token)"], "end")["text"].tolist()
+    assert "Movement by every layer, last step, log scale" in charts(app)
+    assert shallow not in app.selectbox(key="deep").options
+
+
 def test_a_training_that_diverged_is_a_result_with_its_step(lab):
     group = add_comparison(lab)
     lab.store.add_points("post1", {"train_loss": numbers([1, 2, 3], [2.0, 9.0, math.inf])})

@@ -58,7 +58,7 @@ def show_comparison(trials: Sequence[Trial], *, key: str) -> None:
     if told := result_sentence(variants):
         st.html(told)
     block = block_size(last_step, MEANS)
-    grid = st.container(key="norm_charts")
+    grid = st.container(key=f"norm_charts_{key}")
     for metric in SHOWN:
         lines: list[Curve] = []
         for variant, members in variants.items():
@@ -154,7 +154,7 @@ def show_layers(variants: dict[str, list[Trial]], last_step: int, *, key: str) -
     if not chosen:
         return
     colours = colour_range([trial.series[measure].values for trial in chosen.values()])
-    grid = st.container(key="norm_maps")
+    grid = st.container(key=f"norm_maps_{key}")
     for variant, trial in chosen.items():
         words = LayerWords(
             title=variant_title(variant),

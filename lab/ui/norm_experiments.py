@@ -62,7 +62,7 @@ def law_curves(events: Sequence[Event], quantity: str) -> list[Curve]:
 
 def gradient_pictures(events: Sequence[Event], _numbers: Mapping[str, Any]) -> None:
     """norm-gradients-at-init: the last gradient against the depth, and every layer of the deepest stack."""
-    grid = st.container(key="norm_charts")
+    grid = st.container(key="norm_charts_gradients")
     layers = [int(line.labels["layers"]) for line in lines_of(events, "stream", setting="theory")]
     deepest = max(layers, default=0)
     pictures = (
@@ -197,7 +197,7 @@ def depth_pictures(events: Sequence[Event], numbers: Mapping[str, Any]) -> None:
         reference=_("guess"),
     )
     show_panels(panels, words, [VARIANTS[name] for name in names], lines, numbers, key="depth_grid")
-    grid = st.container(key="norm_charts")
+    grid = st.container(key="norm_charts_depth")
     last = max((int(line.labels["step"]) for line in lines_of(events, "layer_update")), default=0)
     deepest = max(depths, default=0)
     for quantity, step, title, unit in (
@@ -238,7 +238,7 @@ def of_layers(curve: Curve) -> Curve:
 
 def quality_pictures(events: Sequence[Event], _numbers: Mapping[str, Any]) -> None:
     """norm-final-quality: BLEU, loss and accuracy on held-out pairs over the steps."""
-    grid = st.container(key="norm_maps")
+    grid = st.container(key="norm_maps_quality")
     last = last_of(norm_curves(events, "train_loss"))
     for metric in ("dev_loss", "bleu", "accuracy"):
         curves = norm_curves(events, metric)
