@@ -9,7 +9,7 @@ app: .venv/app.stamp
 	$(BIN)/streamlit run app.py
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
