@@ -19,8 +19,10 @@ from lab.ui.checkpoints import run_title
 from lab.ui.comparison_view import MOST_LINES, differences_table, groups_of, overlay
 from lab.ui.language import _, language
 from lab.ui.owner import owner
+from lab.ui.recipe_widgets import escaped
 from lab.ui.run_view import (
     METRICS,
+    SettingWords,
     axes,
     download,
     dress_runs,
@@ -30,7 +32,6 @@ from lab.ui.run_view import (
     link,
     metric_name,
     notice,
-    setting_text,
     show_notices,
     task_name,
 )
@@ -179,14 +180,12 @@ def rows(lab: Laboratory, runs: Sequence[Run]) -> dict[str, list[Any]]:
         series = measured.get((run.id, name))
         return None if series is None else float(series.values[-1])
 
-    def setting(run: Run, key: str) -> Any:
-        return settings(run.spec).get(key) if run.kind == "training" else None
+    given = {run.id: settings(run.spec) if run.kind == "training" else {} for run in runs}
+    words = SettingWords()
 
     def size(run: Run) -> str:
         parts = ("model.encoder_layers", "model.decoder_layers", "model.d_model")
-        return (
-            "{} + {} · {}".format(*(setting(run, part) for part in parts)) if run.kind == "training" else ""
-        )
+        return "{} + {} · {}".format(*(given[run.id][part] for part in parts)) if given[run.id] else ""
 
     return {
         "name": [run_title(run) for run in runs],
@@ -195,12 +194,9 @@ def rows(lab: Laboratory, runs: Sequence[Run]) -> dict[str, list[Any]]:
         "progress": [run.step / max(run.steps, 1) for run in runs],
         "dev_loss": [last(run, "dev_loss") for run in runs],
         "accuracy": [last(run, "accuracy") for run in runs],
-        "norm": [
-            setting_text("model.norm", setting(run, "model.norm")) if run.kind == "training" else ""
-            for run in runs
-        ],
+        "norm": [words.text("model.norm", given[run.id].get("model.norm")) for run in runs],
         "size": [size(run) for run in runs],
-        "seed": [setting(run, "training.seed") for run in runs],
+        "seed": [given[run.id].get("training.seed") for run in runs],
         "task": [task_name(run) for run in runs],
         "duration": [duration_text(run.seconds) if run.seconds else "" for run in runs],
         "created": [pd.Timestamp(run.created, unit="s", tz="UTC") if run.created else None for run in runs],
@@ -333,7 +329,7 @@ def bring_back(lab: Laboratory) -> None:
         st.caption(_("Kept for a day."))
         for run in gone:
             st.button(
-                _("Bring back {run}").format(run=f"{run_title(run)} · {run.id}"), key=f"restore_{run.id}",
+                _("Bring back {run}").format(run=escaped(f"{run_title(run)} · {run.id}")), key=f"restore_{run.id}",
                 icon=":material/undo:", on_click=restore, args=(lab, [run.id]),
             )  # fmt: skip
 

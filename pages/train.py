@@ -100,7 +100,7 @@ def page() -> None:
         )
     )
     for note in notes:
-        st.warning(note)
+        st.warning(escaped(note))
     choose_base(lab, form, names)
     base = chosen_base(lab, form)
     if base is None:
@@ -119,7 +119,8 @@ def choose_base(lab: Laboratory, form: Form, names: list[str]) -> None:
     """The choice of what to learn."""
     titles = {name: title_of(name) for name in names} | {OWN: _("Own data")}
     if form.clone and can_clone(lab, form.clone):
-        titles[f"{CLONE_PREFIX}{form.clone}"] = _("Like {name}").format(name=run_title(lab.get(form.clone)))
+        title = _("Like {name}").format(name=run_title(lab.get(form.clone)))
+        titles[f"{CLONE_PREFIX}{form.clone}"] = escaped(title)
     if form.base not in titles:
         form.base = (
             names[0] if names else OWN
@@ -221,7 +222,9 @@ def start_bar(lab: Laboratory, sheet: Sheet) -> None:
         for key, said in sheet.problems.items()
         if key not in known or not known[key].main
     ]
-    if below:
+    if sheet.base.own and not (sheet.base.parts or TABLE in form.texts or is_clone(form.base)):
+        st.info(below[-1])
+    elif below:
         st.error("  \n".join(below))
     elif sheet.problems:
         st.error(_("One of the settings above is not right."))
@@ -282,8 +285,9 @@ def start(lab: Laboratory, sheet: Sheet, recipe: Recipe) -> None:
                 else _("{name} · seed {seed}").format(name=sheet.name, seed=seed)
             )
             started.append(lab.start(each, name=name, owner=owner(), pairs=sheet.base.parts, group=group))
-    except RunProblem as problem:
-        st.error(problem_text(problem))
+    except (RunProblem, OSError) as problem:
+        disk = _("The training could not be written to the disk: {reason}").format(reason=problem)
+        st.error(problem_text(problem) if isinstance(problem, RunProblem) else escaped(disk))
         if started:
             st.info(
                 _("{count} of {all} trainings were started; they are in the list of all runs.").format(

@@ -158,7 +158,7 @@ def test_what_is_wrong_is_said_in_chinese_too():
 def test_an_address_that_asks_for_what_there_is_not_is_answered_and_opens():
     app = open_page(preset="no", training__stepz="5", model__norm="odd", clone="zzzz")
     assert "no preset “no”" in said(app)
-    assert "training.stepz" in said(app)
+    assert "training.stepz" in said(app).replace("\\", "")
     assert "“odd” is none of" in said(app)
     assert "“zzzz”" in said(app)
     assert address(app) == {"preset": "reverse"}

@@ -11,7 +11,7 @@ from lab.figures.curves import RUNS, Curve, block_size, run_colours, run_curves
 from lab.runs.store import Run
 from lab.ui.checkpoints import run_title
 from lab.ui.language import _
-from lab.ui.run_view import MEANS, NOISY, metric_title, setting_label, setting_text, show_curves
+from lab.ui.run_view import MEANS, NOISY, SettingWords, metric_title, show_curves
 from lab.ui.runs import shown_series
 
 # More lines than this no one can tell apart.
@@ -55,14 +55,14 @@ def groups_of(runs: Sequence[Run]) -> list[Group]:
 def group_labels(members: Sequence[tuple[Run, ...]]) -> list[str]:
     """Names of groups: of their newest run, and where several are called the same, what tells them apart."""
     titles = [run_title(group[0]) for group in members]
-    labels = []
+    words, labels = SettingWords(), []
     for title, group in zip(titles, members, strict=True):
         same = [other for other, named in zip(members, titles, strict=True) if named == title]
         label = shortened(title, LABEL_WIDTH)
         if len(same) > 1:
             table = differences([other[0].spec for other in same])
             place = same.index(group)
-            telling = [setting_text(key, values[place]) for key, values in table.items()][:2]
+            telling = [words.text(key, values[place]) for key, values in table.items()][:2]
             label = " ".join([shortened(title, LABEL_WIDTH // 2), *telling])
         labels.append(f"{label} ×{len(group)}" if len(group) > 1 else label)
     return [
@@ -108,7 +108,7 @@ def overlay(groups: Sequence[Group], metrics: Sequence[str], *, log_steps: bool,
 
 def differences_table(groups: Sequence[Group]) -> str:
     """The settings that differ, a column for each group, as HTML."""
-    table = differences([group.runs[0].spec for group in groups])
+    words, table = SettingWords(), differences([group.runs[0].spec for group in groups])
     heads = "".join(
         f"<th><span class='line' style='background:{group.colour}'></span>{escape(group.label)}</th>"
         for group in groups
@@ -118,13 +118,13 @@ def differences_table(groups: Sequence[Group]) -> str:
         for group in groups
     )
     rows = "".join(
-        f"<tr><th>{escape(setting_label(key))}</th>"
-        + "".join(f"<td>{escape(setting_text(key, value))}</td>" for value in values)
+        f"<tr><th>{escape(words.label(key))}</th>"
+        + "".join(f"<td>{escape(words.text(key, value))}</td>" for value in values)
         + "</tr>"
         for key, values in table.items()
         if key != "training.seed"
     )
     return (
         f"<div class='differences' tabindex='0'><table><thead><tr><th></th>{heads}</tr></thead>"
-        f"<tbody>{rows}<tr><th>{escape(setting_label('training.seed'))}</th>{seeds}</tr></tbody></table></div>"
+        f"<tbody>{rows}<tr><th>{escape(words.label('training.seed'))}</th>{seeds}</tr></tbody></table></div>"
     )

@@ -183,7 +183,7 @@ def deep_form() -> Plan | None:
     """The controls of a comparison of deep models; None, with what is wrong below them, if something is."""
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     counts = {str(count): str(count) for count in DEEP_LAYERS}
-    count = int(segments(_("Layers"), counts, key="deep_layers", place=row.container(width="content")))
+    count = int(segments(_("Layers"), counts, key="deep_count", place=row.container(width="content")))
     variants = several(
         _("Norm and residual connection"), {name: variant_title(name) for name in VARIANTS}, key="deep_variants",
         default=("pre",), place=row.container(width="content"),

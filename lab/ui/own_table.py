@@ -164,7 +164,12 @@ def take_upload(lab: Laboratory, form: Form, key: str) -> None:
 def take_content(lab: Laboratory, form: Form, content: bytes) -> None:
     """Keep a table, and make it that of the form."""
     st.session_state.pop(_REFUSED, None)
-    form.texts[TABLE] = keep_draft(lab.settings.data, content)
+    try:
+        form.texts[TABLE] = keep_draft(lab.settings.data, content)
+    except OSError as error:
+        said = _("The table could not be written to the disk: {reason}").format(reason=error.strerror)
+        st.session_state[_REFUSED] = Refused(said=said, text=form.shown.get(_TEXT, ("", 0))[0])
+        return
     # Another table has other bad lines.
     form.texts.pop(LEAVE_OUT, None)
 

@@ -378,11 +378,11 @@ def training_fields() -> list[Field]:
         Choice(
             key="training.schedule", label=_("Schedule"), paper="noam",
             names={
-                "noam": _("the paper's (Noam)"), "inverse_sqrt": _("inverse square root"), "cosine": _("cosine"),
+                "noam": "Noam", "inverse_sqrt": _("inverse square root"), "cosine": _("cosine"),
                 "linear": _("linear"), "constant": _("constant"),
             },
             help=_(
-                "How the learning rate goes on after the warm-up: the paper's and the inverse square root fall with "
+                "How the learning rate goes on after the warm-up: Noam, the paper's, and the inverse square root fall with "
                 "1/√step, cosine and linear fall to zero at the last step."
             ),
         ),

@@ -20,8 +20,8 @@ from lab.runs.store import LogEntry, Run, Samples
 from lab.ui.language import _, language
 from lab.ui.owner import owner
 from lab.ui.recipe_form import form_fields, task_title
+from lab.ui.recipe_widgets import escaped
 from lab.ui.runs import problem_text
-from lab.ui.shell import page_files
 from lab.ui.state import segments
 from transformer.checkpoint import WEIGHTS
 
@@ -208,10 +208,10 @@ def roughly(seconds: float) -> str:
 
 def describe(run: Run) -> str:
     """A training in a line: task, norm, size, seed."""
-    chosen, known = settings(run.spec), form_fields()
+    chosen = settings(run.spec)
     facts = [
         task_name(run),
-        known["model.norm"].shown(chosen["model.norm"]),
+        SettingWords().text("model.norm", chosen["model.norm"]),
         _("{encoder} + {decoder} layers").format(
             encoder=chosen["model.encoder_layers"], decoder=chosen["model.decoder_layers"]
         ),
@@ -234,24 +234,28 @@ def task_name(run: Run) -> str:
     return task_title(data["task"]) if data["task"] else _("sentence pairs")
 
 
-def setting_label(key: str) -> str:
-    """What a setting is called, without formulas."""
-    known = form_fields()
-    files = {"data.train": _("Pairs to learn from"), "data.dev": _("Pairs held out")}
-    label = known[key].label if key in known else files.get(key, key)
-    section = {"source_vocabulary": _("source"), "target_vocabulary": _("target")}.get(key.partition(".")[0])
-    plain = re.sub(r"\$([^$]*)\$", lambda formula: re.sub(r"[\\{}]", "", formula[1]), label)
-    return f"{plain} ({section})" if section else plain
+class SettingWords:
+    """Names and values of settings in the person's language; one for as many of them as are shown."""
 
+    def __init__(self) -> None:
+        self._fields = form_fields()
+        self._files = {"data.train": _("Pairs to learn from"), "data.dev": _("Pairs held out")}
+        self._sections = {"source_vocabulary": _("source"), "target_vocabulary": _("target")}
 
-def setting_text(key: str, value: Any) -> str:
-    """The value of a setting as people read it."""
-    known = form_fields()
-    if value is None or value == "":
-        return "–"
-    if key == "probes":
-        return _("{count} sentences").format(count=len(value))
-    return known[key].shown(value) if key in known else str(value)
+    def label(self, key: str) -> str:
+        """What a setting is called, without formulas."""
+        label = self._fields[key].label if key in self._fields else self._files.get(key, key)
+        section = self._sections.get(key.partition(".")[0])
+        plain = re.sub(r"\$([^$]*)\$", lambda formula: re.sub(r"[\\{}]", "", formula[1]), label)
+        return f"{plain} ({section})" if section else plain
+
+    def text(self, key: str, value: Any) -> str:
+        """The value of a setting as people read it."""
+        if value is None or value == "":
+            return "–"
+        if key == "probes":
+            return _("{count} sentences").format(count=len(value))
+        return self._fields[key].shown(value) if key in self._fields else str(value)
 
 
 def is_mine(lab: Laboratory, run: Run) -> bool:
@@ -286,15 +290,15 @@ def show_notices() -> None:
 
 
 def link(page: str, label: str, *, icon: str, **query: str) -> None:
-    """A link to a page, if it is there."""
-    if page in {each.name for each in page_files()}:
-        st.page_link(f"pages/{page}.py", label=label, icon=icon, query_params={"lang": language(), **query})
+    """A link to a page; the label is no Markdown."""
+    query_params = {"lang": language(), **query}
+    st.page_link(f"pages/{page}.py", label=escaped(label), icon=icon, query_params=query_params)
 
 
 def download(lab: Laboratory, run: Run, label: str) -> None:
-    """A button that gives the bundle of a run."""
+    """A button that gives the bundle of a run; the label is no Markdown."""
     st.download_button(
-        label,
+        escaped(label),
         lambda: lab.export(run.id),
         f"headlight-{run.id}.zip",
         "application/zip",

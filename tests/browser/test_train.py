@@ -34,9 +34,14 @@ def fill(page, label, text, idle):
     idle(page)
 
 
+def parameters(page):
+    text = page.get_by_text(re.compile(r"\d parameters")).inner_text()
+    return int(re.match(r"([\d,]+) parameters", text)[1].replace(",", ""))
+
+
 @pytest.fixture(scope="module")
 def lab_app(serve, tmp_path_factory):
-    """A server with runs of its own, which no worker touches."""
+    """A server with runs of its own."""
     with serve(HEADLIGHT_DATA=str(tmp_path_factory.mktemp("runs"))) as address:
         yield address
 
@@ -48,6 +53,13 @@ def test_a_preset_is_changed_started_and_lands_on_its_run(lab_app, visit, idle):
     idle(page)
     fill(page, "Steps", "30", idle)
     fill(page, "Seed", "5", idle)
+    before = parameters(page)
+    page.get_by_label("Width").fill("32")
+    page.get_by_label("Width").press("Enter")
+    expect(page.get_by_text(re.compile(r"\d+ parameters"))).not_to_have_text(re.compile(f"^{before:,} "))
+    idle(page)
+    assert parameters(page) < before / 2
+    expect(page.get_by_text(re.compile(r"about \d+ s on one core"))).to_be_visible()
     assert {"preset": "sort", "training.steps": "30", "training.seed": "5"}.items() <= asked(page).items()
     page.reload()
     idle(page)
@@ -55,7 +67,7 @@ def test_a_preset_is_changed_started_and_lands_on_its_run(lab_app, visit, idle):
     page.get_by_role("button", name="Start training").click()
     page.wait_for_url("**/run?**run=**")
     idle(page)
-    expect(page.get_by_role("heading", name=re.compile("Sort"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"^Sort · .* · width 32 · .* · seed 5$"))).to_be_visible()
     assert re.fullmatch(r"[a-z2-9]{8}", asked(page)["run"])
 
 
