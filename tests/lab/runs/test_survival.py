@@ -62,7 +62,7 @@ def assert_complete(lab, run_id, steps):
     assert lines["dev_loss"].values.tolist() == series[run_id, "dev_loss"].values.tolist()
 
 
-LONG = {"steps": 1500, "evaluate_every": 50}
+LONG = {"steps": 2500, "evaluate_every": 50}
 
 
 def test_a_run_trains_and_says_what_it_did(lab, recipe, until, undisturbed):
@@ -82,7 +82,8 @@ def test_a_run_trains_and_says_what_it_did(lab, recipe, until, undisturbed):
 @POSIX
 def test_a_killed_worker_costs_nothing(lab, recipe, until, kill_worker, undisturbed):
     run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
-    until(run_id, lambda run: run.step > 200)
+    saved = lab.folder(run_id) / "training_state.safetensors"
+    until(run_id, lambda run: run.step > 200 and saved.exists())
     kill_worker(run_id)
     until(run_id, lambda run: run.attempt == 2 and run.step > 400)
     kill_worker(run_id)
