@@ -222,8 +222,8 @@ def start_bar(lab: Laboratory, sheet: Sheet) -> None:
         for key, said in sheet.problems.items()
         if key not in known or not known[key].main
     ]
-    if sheet.base.own and not (sheet.base.parts or TABLE in form.texts or is_clone(form.base)):
-        st.info(below[-1])
+    if form.base == OWN and TABLE not in form.texts and OWN in sheet.problems:
+        st.info(sheet.problems[OWN])
     elif below:
         st.error("  \n".join(below))
     elif sheet.problems:
