@@ -166,6 +166,9 @@ def curves(run: Run, row: DeltaGenerator) -> None:
     log_steps, log_values = axes(row)
     block = block_size(run.steps, MEANS)
     measured = shown_series([run.id], METRICS)
+    if not measured:
+        st.caption(_("Nothing has been measured yet."))
+        return
     every = shown_series([run.id], NOISY, most=None)
 
     def lines(metric: str, name: str, colour: str, *, dashed: bool = False) -> list[Curve]:

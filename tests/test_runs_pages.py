@@ -185,6 +185,8 @@ def test_waiting_runs_know_their_place(lab):
     assert "in place 1 of the queue" in said(visit("run", run=first))
     app = visit("run", run=second)
     assert "in place 2 of the queue" in said(app)
+    assert "Nothing has been measured yet." in said(app)
+    assert not charts(app)
     # One that waits is stopped at once.
     app.button(key="stop").click().run()
     assert lab.get(second).state == "cancelled"

@@ -405,7 +405,7 @@ def _room(curves: Sequence[Curve], last_step: int, share: bool) -> Rows:
     if not named:
         return []
     widest = max(named, key=lambda curve: display_width(curve.name))
-    text = f"{widest.name} {'88.8 %' if share else readable(-8.88e-4)}".strip()
+    text = f"{widest.name} {'88.8 %' if share else '0.0888'}".strip()
     return [{**_row("room", 0, widest), "step": [max(last_step, 2)], "text": text}]
 
 

@@ -16,7 +16,7 @@ from lab.ui.runs import shown_series
 
 # More lines than this no one can tell apart.
 MOST_LINES = 16
-LABEL_WIDTH = 22
+LABEL_WIDTH = 17
 HEIGHT = 320
 
 

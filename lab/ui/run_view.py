@@ -209,9 +209,10 @@ def roughly(seconds: float) -> str:
 def describe(run: Run) -> str:
     """A training in a line: task, norm, size, seed."""
     chosen = settings(run.spec)
+    norm = chosen["model.norm"]
     facts = [
         task_name(run),
-        SettingWords().text("model.norm", chosen["model.norm"]),
+        SettingWords().text("model.norm", norm) if norm != "none" else _("no normalisation"),
         _("{encoder} + {decoder} layers").format(
             encoder=chosen["model.encoder_layers"], decoder=chosen["model.decoder_layers"]
         ),

@@ -173,7 +173,7 @@ def test_room_is_kept_for_names_whatever_their_numbers():
         part(chart([curve([1, 2], [1.0, value], name=name) for name in ("a", "损失")]), "room")
         for value in (0.5, 1.23456e-7)
     ]
-    assert [each["text"].tolist() for each in kept] == [["损失 -8.88×10⁻⁴"]] * 2
+    assert [each["text"].tolist() for each in kept] == [["损失 0.0888"]] * 2
     assert kept[0]["step"].tolist() == [100]
 
 
