@@ -96,6 +96,7 @@ def test_without_any_checkpoint_the_pages_say_how_to_make_one(tmp_path, monkeypa
     from lab.ui import checkpoints
 
     monkeypatch.setattr(checkpoints, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(checkpoints, "finished_runs", list)
     assert run("home", lang="en").title
     app = run("attention_heads", lang="en")
     assert any("make checkpoint-reverse" in message.value for message in app.info)

@@ -8,6 +8,7 @@ a state from which the training goes on and ends with the same weights, bit for 
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -102,7 +103,8 @@ def _record(
         # Last: whoever finds a state finds everything up to its step.
         save_training_state(folder, trainer.state(), made_from)
 
-    first, due = True, time.monotonic() + SAVE_SECONDS
+    # The first step is saved at once: from then on there is something to go on from.
+    first, due = True, -math.inf
     with (folder / METRICS).open("a", encoding="utf-8") as metrics:
         for event in trainer.events():
             metrics.write(json.dumps(event_record(event)) + "\n")
@@ -112,7 +114,7 @@ def _record(
             # Between a step and its evaluation nothing is saved: the evaluation would be lost when resumed.
             done = not isinstance(event, Finished) and trainer.ends_step(event)
             began = time.monotonic()
-            if done and (began >= due or event.step == trainer.config.steps):
+            if done and event.step and (began >= due or event.step == trainer.config.steps):
                 save(first=first)
                 first, ended = False, time.monotonic()
                 due = ended + max(SAVE_SECONDS, (ended - began) / SAVE_SHARE)

@@ -94,7 +94,7 @@ def test_a_comparison_is_started_watched_and_found_again(norm_app, lab, visit, i
         for title in ("Dev loss", "Tokens right", "Training loss", "Gradient norm"):
             ends = picture(page, title).locator("svg text")
             for name in NORMS:
-                expect(ends.filter(has_text=re.compile(rf"^{name} [\d.]+"))).to_have_count(1)
+                expect(ends.filter(has_text=re.compile(rf"^{name} [\d.]+")).first).to_be_visible()
         for name in NORMS:
             expect(picture(page, f"{name}$").first).to_be_visible()
 
@@ -143,6 +143,7 @@ def test_a_claim_is_put_to_the_test_live(norm_app, lab, visit, idle):
     expect(page.get_by_text(told[outcome["verdict"]], exact=True)).to_be_visible(timeout=MINUTE)
     exponent = f"{outcome['numbers']['pre_exponent']:.3f}".replace("-", "−")
     expect(page.locator(".numbers b", has_text=exponent)).to_be_visible()
+    idle(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Table (CSV)").click()
     with open(download.value.path(), encoding="utf-8") as file:

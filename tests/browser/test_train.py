@@ -54,8 +54,8 @@ def test_a_preset_is_changed_started_and_lands_on_its_run(lab_app, visit, idle):
     fill(page, "Steps", "30", idle)
     fill(page, "Seed", "5", idle)
     before = parameters(page)
-    page.get_by_label("Width").fill("32")
-    page.get_by_label("Width").press("Enter")
+    page.locator("input[aria-label^='Width ']").fill("32")
+    page.locator("input[aria-label^='Width ']").press("Enter")
     expect(page.get_by_text(re.compile(r"\d+ parameters"))).not_to_have_text(re.compile(f"^{before:,} "))
     idle(page)
     assert parameters(page) < before / 2

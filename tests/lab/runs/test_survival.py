@@ -302,11 +302,10 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(make_laboratory, small_disk
     run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
     until(run_id, lambda run: run.step > 100, laboratory=lab)
     filling = small_disk / "filling"
-    with filling.open("wb") as file:
+    with filling.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(b"\0" * 4096)
-                file.flush()
         except OSError:
             pass
     deadline = time.monotonic() + 30
