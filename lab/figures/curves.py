@@ -428,7 +428,8 @@ def _breaks(curves: Sequence[Curve], sentence: str, last_step: int, log_steps: b
                 **_row("broken", number, curve),
                 "step": [curve.broken],
                 "text": sentence.format(step=f"{curve.broken:,}"),
-                "shift": float(LINE_HEIGHT * (place + 0.5)),
+                # At the foot: what diverges is high up, and its name with it.
+                "shift": -LINE_HEIGHT * (place + 0.5),
                 "left": bool(share > 0.5),
             }
         )
@@ -490,7 +491,7 @@ def _spec(
             {"type": "rule", "strokeDash": [2, 3], "strokeWidth": 1.5, "tooltip": None},
             {"x": x, "color": colour},
         ),
-        ("broken", {**label, **beside}, {**text, "y": {"value": 0}}),
+        ("broken", {**label, **beside}, {**text, "y": {"value": "height"}}),
         (
             "room",
             {**label, "align": "left", "dx": 7, "opacity": 0, "aria": False},

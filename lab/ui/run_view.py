@@ -168,9 +168,11 @@ def log_words(entry: LogEntry) -> str:
         "imported": _("Imported from a bundle."),
     }
     text = words.get(entry.kind, entry.kind).format(**details)
-    if entry.kind == "failed" and "code" in entry.details:
-        return f"{text} {problem_text(entry.details)}"
-    return text
+    if entry.kind != "failed" or "code" not in entry.details:
+        return text
+    # Divergence is a result, and no problem of the run's.
+    problem = problem_text(entry.details)
+    return problem if entry.details["code"] == "diverged" else f"{text} {problem}"
 
 
 def time_text(seconds: float) -> str:
