@@ -1,7 +1,9 @@
 """No test touches the runs of whoever runs it."""
 
+import contextlib
 import os
 
+import psutil
 import pytest
 
 
@@ -10,9 +12,14 @@ def _own_data_folder(tmp_path_factory):
     before = os.environ.get("HEADLIGHT_DATA")
     os.environ["HEADLIGHT_DATA"] = str(tmp_path_factory.mktemp("headlight"))
     yield
-    os.environ.pop("HEADLIGHT_DATA")
+    folder = os.environ.pop("HEADLIGHT_DATA")
     if before is not None:
         os.environ["HEADLIGHT_DATA"] = before
+    # Workers outlive whoever started them; not these.
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("HEADLIGHT_DATA") == folder and process.pid != os.getpid():
+                process.kill()
 
 
 @pytest.fixture
