@@ -106,7 +106,7 @@ def test_a_comparison_is_started_watched_and_found_again(norm_app, lab, visit, i
     # The last number in the picture is the one in the store.
     (series,) = lab.series([runs[0].id], ["dev_loss"]).values()
     end = picture(page, "Dev loss").locator("svg text").filter(has_text=re.compile("^pre-norm "))
-    assert float(end.inner_text().split()[-1]) == pytest.approx(series.values[-1], rel=1e-2)
+    assert float(end.first.text_content().split()[-1]) == pytest.approx(series.values[-1], rel=1e-2)
     page.get_by_role("radio", name="中文").click()
     idle(page)
     expect(page.get_by_text("共 3 个训练任务 · 3 已完成")).to_be_visible()
