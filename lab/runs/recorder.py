@@ -4,6 +4,7 @@ The thread shows that the worker lives, also while it reads data or evaluates, a
 stop.
 """
 
+import contextlib
 import math
 import sqlite3
 import threading
@@ -132,11 +133,17 @@ class Recorder:
             try:
                 self.write()
             except sqlite3.Error as error:
-                print(f"Nothing could be written to the store ({error}); trying again.", flush=True)
+                tell(f"Nothing could be written to the store ({error}); trying again.")
             except SupersededError:
                 self.superseded.set()
                 self.should_stop.set()
                 return
+
+
+def tell(text: str) -> None:
+    """Write a line of the worker's log, unless the disk is full."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def piece(steps: list[int], values: list[Value]) -> Series:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lab.runs import processes
 from lab.runs.problems import RunProblem
-from lab.runs.recorder import Recorder
+from lab.runs.recorder import Recorder, tell
 from lab.runs.settings import Settings, read_settings
 from lab.runs.store import WORKING, Run, Store, SupersededError
 
@@ -65,7 +65,7 @@ def work(settings: Settings, run_id: str, attempt: int) -> None:
         except SupersededError:
             return
         except Exception as error:
-            traceback.print_exc()
+            tell(traceback.format_exc())
             ending = {"to": "failed", "error": problem_of(error).to_dict()}
         if recorder.superseded.is_set():
             return
@@ -93,7 +93,7 @@ def conclude(store: Store, run_id: str, attempt: int, recorder: Recorder, *, to:
         except SupersededError:
             return
         except sqlite3.OperationalError as error:
-            print(f"{error}; trying again.", flush=True)
+            tell(f"{error}; trying again.")
             if time.monotonic() > deadline:
                 raise
             time.sleep(1.0)
