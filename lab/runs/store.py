@@ -402,10 +402,12 @@ class Store:
     def queue(self) -> list[Run]:
         """The waiting runs in the order in which they will start.
 
-        The next is of the owner with the fewest working runs; among owners with equally many, whoever has waited
-        longest.
+        The next is of the owner with the fewest working runs; among owners with equally many, of the one whose last
+        start is longest ago; among those, whoever has waited longest.
         """
-        return order_of_start(self.runs(states=UNFINISHED))
+        with self._lock:
+            served = last_starts(self._connection)
+        return order_of_start(self.runs(states=UNFINISHED), served)
 
     def claim(self, slots: int) -> Run | None:
         """Take the next run out of the queue, if fewer than `slots` work; its attempt is a new one."""
@@ -414,7 +416,7 @@ class Store:
                 f"SELECT * FROM runs WHERE deleted IS NULL AND state IN {marks(UNFINISHED)}", UNFINISHED
             ).fetchall()
             unfinished = [run_of(row) for row in rows]
-            waiting = order_of_start(unfinished)
+            waiting = order_of_start(unfinished, last_starts(connection))
             if not waiting or len(unfinished) - len(waiting) >= slots:
                 return None
             connection.execute(
@@ -576,8 +578,20 @@ def new_id() -> str:
     return "".join(secrets.choice(ID_ALPHABET) for _ in range(ID_LENGTH))
 
 
-def order_of_start(unfinished: Iterable[Run]) -> list[Run]:
-    """The waiting ones of the unfinished runs, in the order in which they start if none of them ends meanwhile."""
+def last_starts(connection: sqlite3.Connection) -> dict[str, float]:
+    """When a run of each owner was started last."""
+    rows = connection.execute("SELECT owner, max(coalesce(started, 0)) FROM runs GROUP BY owner").fetchall()
+    return {row[0]: float(row[1]) for row in rows}
+
+
+def order_of_start(unfinished: Iterable[Run], served: Mapping[str, float] | None = None) -> list[Run]:
+    """The waiting ones of the unfinished runs, in the order in which they start if none of them ends meanwhile.
+
+    Args:
+        unfinished: All runs that wait or work.
+        served: When a run of each owner was started last.
+    """
+    last = dict(served or {})
     working: dict[str, int] = {}
     waiting: list[Run] = []
     for run in unfinished:
@@ -588,8 +602,10 @@ def order_of_start(unfinished: Iterable[Run]) -> list[Run]:
     waiting.sort(key=lambda run: (run.created if run.queued is None else run.queued, run.created, run.id))
     order = []
     while waiting:
-        following = min(waiting, key=lambda run: working.get(run.owner, 0))  # the first of the least
+        # The first of the least.
+        following = min(waiting, key=lambda run: (working.get(run.owner, 0), last.get(run.owner, 0.0)))
         waiting.remove(following)
+        last[following.owner] = max(last.values(), default=0.0) + 1.0
         working[following.owner] = working.get(following.owner, 0) + 1
         order.append(following)
     return order
