@@ -55,6 +55,7 @@ WIDE = {"d_model": 256, "d_ff": 1024, "num_heads": 8}
 PROBES = (
     Probe(rows=4, length=6),
     Probe(rows=4, length=6, model={"encoder_layers": 6, "decoder_layers": 6}),
+    Probe(rows=200, length=4),
     Probe(rows=50, length=12, model=SMALL),
     Probe(rows=50, length=12, model={**SMALL, "dropout": 0.1}),
     Probe(rows=25, length=12, model={**SMALL, "attention": "additive"}),

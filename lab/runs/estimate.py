@@ -48,14 +48,14 @@ from transformer.training_folder import SAVE_SECONDS, SAVE_SHARE
 Pairs = tuple[Sequence[Pair], Sequence[Pair]]
 Shapes = NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 FLOAT = 4  # bytes
 # More pairs are cut into batches by a sample of them.
 MOST_PAIRS_CUT = 10_000
 # Of the memory that is free, what a training may take: others need some too.
 MEMORY_SHARE = 0.9
-# What a pair takes in memory beside its text: two tensors and three Python objects.
-PAIR_BYTES = 1300
+# What a pair takes in memory beside its text: two tensors, three Python objects, and what was needed to make them.
+PAIR_BYTES = 4000
 # A line of metrics.jsonl, and its numbers in the database.
 METRIC_BYTES = 260
 # Memory of a worker without data or model, where it was not measured.
@@ -70,7 +70,7 @@ PROBE_SHAPE = ((1.0,), (12.0,), (12.0,))
 WORKER_SHARE = 1.01
 
 COUNTS = (
-    "steps", "layers", "multiplications", "elements", "scores", "dropped", "additive", "logits", "parameters",
+    "steps", "pairs", "layers", "multiplications", "elements", "scores", "dropped", "additive", "logits", "parameters",
 )  # fmt: skip
 
 
@@ -364,20 +364,21 @@ def work(config: ModelConfig, rows: Shapes, source: Shapes, target: Shapes) -> d
     cross_scores = rows * decoders * target * source
     scores = (self_scores + cross_scores) * config.num_heads
     rotary = config.positions == "rotary"
-    # A decoder layer has three sub-layers; the other numbers are how long small models took on two machines.
+    # A decoder layer has three sub-layers; the other numbers are how much longer small models took.
     layers = (
         encoders
         + 1.8 * decoders
-        + (encoders + decoders) * (0.7 * rotary + 0.2 * (config.positions == "alibi"))
+        + (encoders + decoders) * (0.3 * rotary + 0.2 * (config.positions == "alibi"))
     )
     return {
         "steps": np.ones_like(rows),
-        "layers": np.full_like(rows, layers + 0.4 * (encoders + 2 * decoders) * explicit(config)),
+        "pairs": rows,
+        "layers": np.full_like(rows, layers + 0.5 * (encoders + 2 * decoders) * explicit(config)),
         "multiplications": sources * (encoders * (4 * d + 2 * f) + 2 * decoders * d) * d
         + targets * (decoders * (6 * d + 2 * f) + config.target_size) * d
         + 2 * (self_scores + cross_scores) * d,
-        "elements": sources * (encoders * (8 * d + 2 * f + 8 * d * rotary) + 2 * d * (decoders + 1))
-        + targets * (decoders * (13 * d + 2 * f + 8 * d * rotary) + 2 * d),
+        "elements": sources * (encoders * (8 * d + 2 * f + 1.5 * d * rotary) + 2 * d * (decoders + 1))
+        + targets * (decoders * (13 * d + 2 * f + 1.5 * d * rotary) + 2 * d),
         "scores": scores,
         "dropped": (sources * (2 * encoders + 1) + targets * (3 * decoders + 1)) * d * (config.dropout > 0)
         + scores * (config.attention_dropout > 0),
@@ -401,7 +402,6 @@ def kept_elements(config: ModelConfig, rows: Shapes, source: Shapes, target: Sha
     d, h = config.d_model, config.num_heads
     norm, dropout = config.norm != "none", config.dropout > 0
     sources, targets = rows * source, rows * target
-    rotary = 1.2 * (config.positions == "rotary")
     alibi = 0.5 * h * (config.positions == "alibi")
 
     def scores(pairs: Shapes) -> Shapes:
@@ -412,11 +412,11 @@ def kept_elements(config: ModelConfig, rows: Shapes, source: Shapes, target: Sha
     # Additive attention needs its projections no more once tanh has been taken.
     projections = -2 if config.attention == "additive" else 0
     encoder = (
-        sources * (d * (6 + 2 * (norm + dropout) + rotary + projections) + config.d_ff + h)
+        sources * (d * (6 + 2 * (norm + dropout) + projections) + config.d_ff + h)
         + scores(rows * source**2) + alibi * rows * source**2
     )  # fmt: skip
     decoder = (
-        targets * (d * (9 + 3 * (norm + dropout) + rotary + 1.5 * projections) + config.d_ff + 2 * h)
+        targets * (d * (9 + 3 * (norm + dropout) + 1.5 * projections) + config.d_ff + 2 * h)
         + sources * d * (2 + 0.5 * projections)
         + scores(rows * target**2) + scores(rows * target * source) + (1 + alibi) * rows * target**2
     )  # fmt: skip
@@ -439,7 +439,8 @@ class Memory:
         average: The averaged weights, if there are any.
         activations: What the backward pass keeps of the largest batch.
         logits: Scores of the vocabulary for that batch, and what the loss makes of them.
-        saving: Copies while a checkpoint is saved, when the activations are gone.
+        saving: Copies while a checkpoint is saved. By then nobody needs the activations, but what was given back in
+            small pieces stays with the process.
     """
 
     base: int
@@ -456,7 +457,7 @@ class Memory:
     def total(self) -> int:
         """The most that is taken at one time."""
         always = self.base + self.data + self.weights + self.gradients + self.moments + self.average
-        return always + max(self.activations + self.logits, self.saving)
+        return always + self.activations + self.logits + self.saving
 
 
 @dataclass(frozen=True, kw_only=True)

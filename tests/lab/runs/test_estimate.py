@@ -37,7 +37,7 @@ from transformer.loss import label_smoothed_loss
 from transformer.model import Transformer
 from transformer.recipe import Recipe, prepare
 from transformer.trace import Trace
-from transformer.train import StepEnd
+from transformer.train import Evaluated, StepEnd
 
 VALUES = {
     "data": {"task": "reverse", "task_train": 400, "task_dev": 40},
@@ -135,7 +135,7 @@ def test_activations_are_what_autograd_keeps(changes, shape):
     config = ModelConfig(**{**values, **changes})
     said = 4 * kept_elements(config, *(np.array([float(size)]) for size in shape))[0]
     log_softmax = 4 * shape[0] * shape[2] * config.target_size
-    assert said + log_softmax == pytest.approx(kept_by_autograd(config, *shape), rel=0.12)
+    assert said + log_softmax == pytest.approx(kept_by_autograd(config, *shape), rel=0.06)
 
 
 PAIRS = st.lists(st.tuples(st.integers(2, 9), st.integers(1, 9)), min_size=1, max_size=60)
@@ -197,6 +197,14 @@ def test_facts_are_those_of_the_prepared_training():
     assert said.evaluations == 3
 
 
+@pytest.mark.parametrize("every", [1, 7, 8, 29, 30, 31])
+def test_evaluations_are_those_of_the_training(every):
+    chosen = recipe(training={"evaluate_every": every})
+    events = prepare(chosen).trainer.events()
+    real = sum(isinstance(event, Evaluated) for event in events)
+    assert estimate(chosen, facts_of_data(chosen), None).evaluations == real
+
+
 def own_pairs(word="w"):
     return split([Pair(source=f"{word} {n}", target=f"{n} {word}") for n in range(40)])
 
@@ -250,9 +258,7 @@ def test_memory_is_the_sum_of_its_parts():
     weights = 4 * estimate(recipe(), facts, None).parameters
     assert (plain.base, plain.weights, plain.gradients) == (10**8, weights, weights)
     assert (plain.moments, plain.average, plain.saving) == (2 * weights, 0, 9 * weights)
-    assert plain.total == 10**8 + plain.data + 4 * weights + max(
-        plain.activations + plain.logits, plain.saving
-    )
+    assert plain.total == 10**8 + plain.data + 13 * weights + plain.activations + plain.logits
     averaged = estimate(recipe(training={"average_decay": 0.9}), facts, calibration()).memory
     assert (averaged.average, averaged.saving) == (weights, 12 * weights)
     larger = estimate(recipe(training={"batch_tokens": 3000}), facts, calibration()).memory
@@ -299,6 +305,7 @@ def test_counts_are_those_of_a_forward_pass():
         )
     assert 2 * amounts["multiplications"][0] == counter.get_total_flops()
     assert amounts["scores"][0] == 3 * 2 * (2 * 7 * 7 + 3 * 5 * 5 + 3 * 5 * 7)
+    assert amounts["pairs"][0] == 3
     assert amounts["logits"][0] == 3 * 5 * 13
     assert amounts["dropped"][0] == 16 * 3 * (7 * (2 * 2 + 1) + 5 * (3 * 3 + 1))
     assert set(amounts) == set(COUNTS)
@@ -324,7 +331,7 @@ def test_costs_explain_what_they_made():
             for each, rows in MADE
         ]
     )
-    true = np.array([1e-3, 2e-4, 5e-11, 5e-9, 2e-9, 1e-8, 1e-8, 5e-9, 4e-9])
+    true = np.array([1e-3, 1e-5, 2e-4, 5e-11, 5e-9, 2e-9, 1e-8, 1e-8, 5e-9, 4e-9])
     found = costs(table, table @ true)
     assert np.array([found[name] for name in COUNTS]) == pytest.approx(true, rel=0.05)
 
@@ -336,7 +343,7 @@ def config(**changes):
 
 
 MADE = [
-    (config(), 2.0), (config(encoder_layers=5), 2.0), (config(d_model=128), 40.0), (config(d_ff=512), 40.0),
+    (config(), 2.0), (config(), 90.0), (config(encoder_layers=5), 2.0), (config(d_model=128), 40.0), (config(d_ff=512), 40.0),
     (config(num_heads=16), 40.0), (config(dropout=0.1), 40.0), (config(attention="additive"), 40.0),
     (config(target_size=5000), 40.0), (config(source_size=9000, d_model=64), 1.0), (config(decoder_layers=4), 60.0),
 ]  # fmt: skip
@@ -374,7 +381,7 @@ def test_a_calibration_is_read_again_and_only_where_it_was_made(tmp_path, measur
     assert load_calibration(path) == measured
     values = json.loads(measured.to_json())
     for wrong in (
-        {"machine": "another"}, {"torch": "0.1"}, {"format": 2}, {"training": {}}, {"save_seconds": -1.0},
+        {"machine": "another"}, {"torch": "0.1"}, {"format": 1}, {"training": {}}, {"save_seconds": -1.0},
         {"evaluation": dict.fromkeys(COUNTS, float("nan"))}, {"base_bytes": "many"}, {"training": [1]},
     ):  # fmt: skip
         path.write_text(json.dumps({**values, **wrong}))
