@@ -160,7 +160,12 @@ def chosen_base(lab: Laboratory, form: Form) -> Base | None:
             st.code(str(error), language=None, wrap_lines=True)
             return None
         words, pairs = st.columns([2, 3], gap="medium")
-        words.markdown(base.teaches or f"**{escaped(base.title)}**")
+        if is_clone(form.base):
+            run = {"lang": language(), "run": form.base.removeprefix(CLONE_PREFIX)}
+            words.page_link(
+                "pages/run.py", label=escaped(base.title), icon=":material/content_copy:", query_params=run
+            )
+        words.markdown(base.teaches)
         rows = [(probe.source, probe.target) for probe in base.recipe.probes[:EXAMPLES]]
         if rows:
             pairs.html(rows_html((_("It reads"), _("It should write")), rows))

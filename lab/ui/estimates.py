@@ -150,12 +150,8 @@ def estimate_text(lab: Laboratory, estimated: Estimate, repeat: int, *, measurin
             _("how long it takes is being measured …") if measuring else _("how long it takes is not known")
         )
     parts.append(_("**{size} GB** of memory").format(size=f"{estimated.memory.total / 1e9:.2g}"))
-    parts.append(
-        _("{steps:,} steps read every pair {epochs} times").format(
-            steps=estimated.steps,
-            epochs=f"{estimated.epochs:.2g}" if estimated.epochs < 10 else f"{estimated.epochs:,.0f}",
-        )
-    )
+    epochs = f"{estimated.epochs:.2g}" if estimated.epochs < 10 else f"{estimated.epochs:,.0f}"
+    parts.append(_("every pair read {epochs} times").format(epochs=epochs))
     waiting = len(lab.store.runs(states=UNFINISHED))
     if waiting >= lab.settings.slots:
         parts.append(_("{count} runs are before it").format(count=waiting))

@@ -28,7 +28,7 @@ def preset_teaches(name: str) -> str:
             "Put the noun back in place of its pronoun, in Chinese and English. The model must find what “it” refers to."
         ),
         "translation": _(
-            "Translate a small English into Chinese, which says when and where before the verb: words change places."
+            "Translate simple English into Chinese, which says when and where before the verb: words change places."
         ),
         "deep": _(
             "Write digits backwards through 100 encoder and 100 decoder layers: pre-norm learns it in about ten minutes. Take "

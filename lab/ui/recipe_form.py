@@ -157,6 +157,10 @@ class Number(Field):
         """The shortest text that stands for exactly this number."""
         return number_text(value)
 
+    def shown(self, value: Any) -> str:
+        """The number with its digits grouped, if it has many."""
+        return f"{value:,.0f}" if float(value).is_integer() and 1000 <= value < 10**7 else number_text(value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Field):
