@@ -324,7 +324,7 @@ class Laboratory:
                 processes.detach(
                     "lab.runs.supervisor",
                     log=self.settings.data / "supervisor.log",
-                    environment={"HEADLIGHT_DATA": str(self.settings.data)},
+                    environment=self.settings.variables(),
                 )
 
     def supervised(self) -> bool:

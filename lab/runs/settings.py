@@ -70,6 +70,20 @@ class Settings:
         """The folder of a run."""
         return self.data / "runs" / run_id
 
+    def variables(self) -> dict[str, str]:
+        """The environment variables from which another process reads these settings."""
+        return {
+            "HEADLIGHT_DATA": str(self.data),
+            "HEADLIGHT_SLOTS": str(self.slots),
+            "HEADLIGHT_STEPS": str(self.most_steps),
+            "HEADLIGHT_PARAMETERS": str(self.most_parameters),
+            "HEADLIGHT_QUEUE": str(self.most_queued),
+            "HEADLIGHT_UPLOAD_MB": str(self.upload_bytes // MEGABYTE),
+            "HEADLIGHT_BUNDLE_MB": str(self.bundle_bytes // MEGABYTE),
+            "HEADLIGHT_GRACE": str(int(self.grace_seconds)),
+            "HEADLIGHT_SHARED": str(int(self.shared)),
+        }
+
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings that the environment names.

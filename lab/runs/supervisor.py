@@ -60,7 +60,7 @@ class Supervisor:
                 run.id,
                 str(run.attempt),
                 log=log,
-                environment={"HEADLIGHT_DATA": str(self.settings.data), "OMP_NUM_THREADS": "1"},
+                environment={**self.settings.variables(), "OMP_NUM_THREADS": "1"},
             )
         except OSError as error:
             problem = {"code": "crashed", "reason": str(error)}

@@ -107,8 +107,8 @@ def test_a_run_is_watched_from_two_tabs_stopped_and_resumed(runs_app, lab, visit
     page.locator("[data-testid=stMain]").evaluate("(each) => each.scrollTo(0, 200)")
     before, step = labels.text_content(), step_of(page)
     wait_for_step(page, step + 40)
+    expect(labels).not_to_have_text(before)
     expect(page.locator("svg.marks[data-seen=yes]")).to_have_count(5)
-    assert labels.text_content() != before
     assert page.locator("[data-testid=stMain]").evaluate("(each) => each.scrollTop") == 200
 
     # A menu that is open stays open while the numbers move.

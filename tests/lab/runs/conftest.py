@@ -31,10 +31,12 @@ TINY = {
 def recipe():
     """A recipe of a training that takes a moment: ``recipe(steps=..., ...)``."""
 
-    def make(**training):
-        return Recipe.from_dict({**TINY, "training": {**TINY["training"], **training}})
+    return tiny_recipe
 
-    return make
+
+def tiny_recipe(**training):
+    """A recipe of a training that takes a moment."""
+    return Recipe.from_dict({**TINY, "training": {**TINY["training"], **training}})
 
 
 @pytest.fixture

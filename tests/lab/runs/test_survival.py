@@ -3,6 +3,7 @@
 A resumed run must end with the same weights, bit for bit, as one that nothing ever happened to.
 """
 
+import functools
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from lab.runs import processes
 from lab.runs.problems import RunProblem
 from lab.runs.series import series_of
 from lab.runs.store import Store
-from tests.lab.runs.conftest import TINY
+from tests.lab.runs.conftest import TINY, tiny_recipe
 from transformer.checkpoint import read_tensors
 from transformer.recipe import Recipe, prepare
 from transformer.training_folder import read_metrics, recorded_events
@@ -35,13 +36,14 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def undisturbed(tmp_path, recipe):
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
     """The weights of a training to which nothing happened, made without the run system."""
 
+    @functools.cache
     def train(**training):
-        folder = tmp_path / "undisturbed"
-        list(recorded_events(prepare(recipe(**training)), folder))
+        folder = tmp_path_factory.mktemp("undisturbed")
+        list(recorded_events(prepare(tiny_recipe(**training)), folder))
         return read_tensors(folder / "model.safetensors")[0]
 
     return train
@@ -63,7 +65,9 @@ def assert_complete(lab, run_id, steps):
     assert lines["dev_loss"].values.tolist() == series[run_id, "dev_loss"].values.tolist()
 
 
-LONG = {"steps": 1500, "evaluate_every": 50}
+# Long enough for something to happen to it twice; and one that is only ever stopped.
+LONG = {"steps": 2500, "evaluate_every": 50}
+ENDLESS = {"steps": 100_000, "evaluate_every": 50}
 
 
 def test_a_run_trains_and_says_what_it_did(lab, recipe, until, undisturbed):
@@ -84,9 +88,9 @@ def test_a_run_trains_and_says_what_it_did(lab, recipe, until, undisturbed):
 def test_a_killed_worker_costs_nothing(lab, recipe, until, kill_worker, undisturbed):
     run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
     saved = lab.folder(run_id) / "training_state.safetensors"
-    until(run_id, lambda run: run.step > 200 and saved.exists())
+    first = until(run_id, lambda run: run.step > 200 and saved.exists())
     kill_worker(run_id)
-    until(run_id, lambda run: run.attempt == 2 and run.step > 400)
+    until(run_id, lambda run: run.attempt == 2 and run.state == "running" and run.step > first.step)
     kill_worker(run_id)
     run = until(run_id, "succeeded")
     assert run.attempt == 3
@@ -113,7 +117,7 @@ def test_worker_and_supervisor_killed_together_cost_nothing(
 
 @POSIX
 def test_a_killed_supervisor_is_replaced_by_one_that_adopts_the_worker(lab, recipe, until, supervisors):
-    run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
+    run_id = lab.start(recipe(**ENDLESS), name="copy", owner="ann")
     before = until(run_id, lambda run: run.step > 100)
     (supervisor,) = supervisors()
     supervisor.kill()
@@ -122,11 +126,11 @@ def test_a_killed_supervisor_is_replaced_by_one_that_adopts_the_worker(lab, reci
     after = until(run_id, lambda run: run.step > before.step + 100 and lab.supervised())
     assert (after.attempt, after.pid) == (1, before.pid)
     lab.stop(run_id)
-    assert until(run_id, "cancelled").step < LONG["steps"]
+    assert until(run_id, "cancelled").step < ENDLESS["steps"]
 
 
 def test_two_supervisors_are_one(lab, recipe, until, supervisors):
-    run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
+    run_id = lab.start(recipe(**ENDLESS), name="copy", owner="ann")
     until(run_id, "running")
     command = [sys.executable, "-m", "lab.runs.supervisor"]
     environment = {**os.environ, "HEADLIGHT_DATA": str(lab.settings.data)}
@@ -198,7 +202,7 @@ def test_damaged_checkpoints_cost_steps_and_not_the_run(
 @POSIX
 def test_a_worker_that_dies_again_and_again_is_left_alone(lab, recipe, until, monkeypatch):
     """Its folder is a file: no worker can write there, and none can say so in time."""
-    run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
+    run_id = lab.start(recipe(**ENDLESS), name="copy", owner="ann")
     deadline = time.monotonic() + 120
     while lab.get(run_id).state != "lost" or lab.get(run_id).unfinished:
         assert time.monotonic() < deadline
@@ -221,19 +225,15 @@ def test_a_worker_that_dies_again_and_again_is_left_alone(lab, recipe, until, mo
 @POSIX
 def test_a_worker_that_does_not_stop_is_ended_after_its_grace(make_laboratory, recipe, until):
     lab = make_laboratory(HEADLIGHT_GRACE="1")
-    os.environ["HEADLIGHT_GRACE"] = "1"
-    try:
-        run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
-        run = until(run_id, lambda run: run.step > 100)
-        os.kill(run.pid, signal.SIGSTOP)  # it hears nothing any more
-        lab.stop(run_id)
-        until(run_id, "cancelled")
-    finally:
-        os.environ.pop("HEADLIGHT_GRACE")
+    run_id = lab.start(recipe(**LONG), name="copy", owner="ann")
+    run = until(run_id, lambda run: run.step > 100, laboratory=lab)
+    os.kill(run.pid, signal.SIGSTOP)  # it hears nothing any more
+    lab.stop(run_id)
+    until(run_id, "cancelled", laboratory=lab)
     assert processes.find(run.pid, run.process_started) is None
     assert "killed" in [entry.kind for entry in lab.log(run_id)]
     lab.resume(run_id)
-    until(run_id, "succeeded")
+    until(run_id, "succeeded", laboratory=lab)
 
 
 def test_divergence_is_a_result_with_its_step(lab, recipe, until):
@@ -320,14 +320,24 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(make_laboratory, small_disk
     assert_complete(lab, run_id, LONG["steps"])
 
 
+def test_as_many_runs_work_at_once_as_there_are_slots(make_laboratory, recipe, until):
+    lab = make_laboratory(HEADLIGHT_SLOTS="2")
+    ids = [lab.start(recipe(**ENDLESS), name="copy", owner="ann") for _ in range(3)]
+    for run_id in ids[:2]:
+        until(run_id, "running", laboratory=lab)
+    assert lab.get(ids[2]).state == "queued"
+    lab.stop(ids[0])
+    until(ids[2], "running", laboratory=lab)
+
+
 def test_two_owners_take_turns(make_laboratory, recipe, until):
-    lab = make_laboratory()
+    lab = make_laboratory(HEADLIGHT_SLOTS="1")
     ids = [lab.start(recipe(**LONG), name="first", owner="ann")]
-    until(ids[0], "running")
+    until(ids[0], "running", laboratory=lab)
     ids += [lab.start(recipe(), name=owner, owner=owner) for owner in ("ann", "bob")]
     assert [lab.place(lab.get(run_id)) for run_id in ids[1:]] == [2, 1]
     for run_id in ids:
-        until(run_id, "succeeded")
+        until(run_id, "succeeded", laboratory=lab)
     started = {run_id: lab.get(run_id).started for run_id in ids}
     assert sorted(ids, key=started.__getitem__) == [ids[0], ids[2], ids[1]]
 
