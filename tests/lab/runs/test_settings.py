@@ -14,9 +14,9 @@ def test_another_process_reads_the_same_settings():
         upload_bytes=1_000_000, bundle_bytes=9_000_000, grace_seconds=4.0, shared=True,
     )  # fmt: skip
     assert read_settings(settings.variables()) == settings
-    # Each differs from what it is by default, so that none can be forgotten.
-    default = read_settings({})
-    assert all(getattr(settings, name) != getattr(default, name) for name in vars(settings) if name != "slots")
+    # Each differs from what it is by default, so that none can be forgotten; that of the slots depends on the machine.
+    default = vars(read_settings({}))
+    assert all(value != default[name] for name, value in vars(settings).items() if name != "slots")
 
 
 def test_one_core_is_left_to_the_pages(monkeypatch):
