@@ -186,8 +186,8 @@ def show_recorded(name: str, *, key: str) -> None:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def recorded(path: str, _modified: int) -> tuple[str, list[Trial]]:
-    """A recorded comparison, read once for everybody."""
+def recorded(path: str, modified: int) -> tuple[str, list[Trial]]:
+    """A recorded comparison, read once for everybody; `modified` is part of what Streamlit remembers it by."""
     return read_trials(Path(path))
 
 

@@ -334,12 +334,20 @@ def gradient(norm, depth, value):
 
 
 def test_an_experiment_shows_what_came_out_so_far_also_with_half_a_line_at_the_end(lab):
+    def shown():
+        return part(charts(app)["Last feed-forward gradient, one stack, log scale"], "line")["value"].tolist()
+
     events = [Progress(done=1, total=4), gradient("post", 2, 7.0), gradient("post", 4, 8.0)]
-    run_id = stored_experiment(lab, events, tail='{"event": "Measu')
+    last = json.dumps(event_record(gradient("post", 8, 9.0)))
+    run_id = stored_experiment(lab, events, tail=last[:15])
     app = visit(step="init", gradients=run_id)
-    line = part(charts(app)["Last feed-forward gradient, one stack, log scale"], "line")
-    assert line["value"].tolist() == [7.0, 8.0]
+    assert shown() == [7.0, 8.0]
     assert ":material/check_circle:" not in words(app)
+    # And what came out since.
+    with (lab.folder(run_id) / EVENTS).open("a") as file:
+        file.write(f"{last[15:]}\n")
+    app.run()
+    assert shown() == [7.0, 8.0, 9.0]
 
 
 def test_an_experiment_that_has_ended_tells_its_verdict_and_its_numbers(lab):

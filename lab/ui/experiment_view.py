@@ -153,8 +153,12 @@ def show_recorded(name: str, path: Path, pictures: Pictures, *, key: str) -> Non
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def recorded(path: str, _modified: int) -> Result:
+def recorded(path: str, modified: int) -> Result:
     """A recorded result, read once for everybody.
+
+    Args:
+        path: Its file.
+        modified: When the file was changed; part of what Streamlit remembers it by.
 
     Raises:
         ValueError: If it cannot be read.
@@ -220,10 +224,12 @@ def result_of(lab: Laboratory, run: Run) -> Result:
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def stored_events(path: str, _size: int) -> list[Event]:
-    """The events in a file that grows; a line that is not whole yet is passed over."""
+def stored_events(path: str, size: int) -> list[Event]:
+    """The events in the first `size` bytes of a file that grows; a line that is not whole yet is passed over."""
     found = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    with open(path, "rb") as file:
+        lines = file.read(size).decode(errors="replace").splitlines()
+    for line in lines:
         try:
             found.append(event_of_record(json.loads(line)))
         except ValueError:
