@@ -22,6 +22,7 @@ from lab.runs.presets import preset_names
 from lab.ui import norm_form as form
 from lab.ui.experiment_view import experiment_row, show_claim, show_experiment
 from lab.ui.language import _
+from lab.ui.live import keep_pace, live, measured_version
 from lab.ui.norm_comparison import dress_norm, show_comparison
 from lab.ui.norm_experiments import depth_pictures, gradient_pictures, quality_pictures, warm_up_pictures
 from lab.ui.norm_words import COLOURS, equation, variant_title
@@ -31,7 +32,6 @@ from lab.ui.shell import page_start
 from lab.ui.state import segments, several
 
 RESULTS = Path(__file__).parents[1] / "assets" / "results"
-EVERY_SECONDS = 1.0
 # What the experiments can be asked to try.
 DEPTHS = (2, 4, 8, 16, 32, 64)
 RATES, RISES = (0.001, 0.003, 0.01, 0.03), (20, 50, 100)
@@ -169,18 +169,19 @@ def show_group(
     if shown in (None, form.SHIPPED):
         return
     busy = any(run.unfinished for run in members(lab, shown))
-    st.fragment(run_every=EVERY_SECONDS if busy else None)(news)(key, shown, busy)
+    live(news, key, shown, busy=busy)
 
 
 def show_recorded(name: str, *, key: str) -> None:
     """A comparison that comes with the project."""
     try:
-        command, trials = recorded(str(RESULTS / name), (RESULTS / name).stat().st_mtime_ns)
+        version = str(RESULTS / name), (RESULTS / name).stat().st_mtime_ns
+        command, trials = recorded(*version)
     except (OSError, ValueError) as error:
         st.error(_("The recorded comparison cannot be read. Train one here instead."))
         st.code(str(error), language=None, wrap_lines=True)
         return
-    show_comparison(trials, key=key)
+    show_comparison(trials, key=key, version=version)
     with st.expander(_("How this was recorded")):
         st.code(command, language="sh", wrap_lines=True)
 
@@ -191,15 +192,13 @@ def recorded(path: str, modified: int) -> tuple[str, list[Trial]]:
     return read_trials(Path(path))
 
 
-def news(key: str, group: str, polled: bool) -> None:
+def news(key: str, group: str, every: float | None) -> None:
     """All that changes while a comparison works."""
     lab = usable_laboratory()
     if lab is None:
         return
     runs = members(lab, group)
-    if any(run.unfinished for run in runs) != polled:
-        # Whether the page asks for news is settled outside of this fragment.
-        st.rerun()
+    keep_pace(every, busy=any(run.unfinished for run in runs))
     show_notices()
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     form.status(lab, runs, row.container(width="stretch"))
@@ -212,7 +211,8 @@ def news(key: str, group: str, polled: bool) -> None:
             runs=",".join(run.id for run in runs),
         )
     measured = shown_series([run.id for run in runs], [*SCALAR_SERIES, *LAYER_SERIES], most=MOST_POINTS)
-    show_comparison([trial_of(run, measured) for run in runs], key=key)
+    trials = [trial_of(run, measured) for run in runs]
+    show_comparison(trials, key=key, version=(measured_version(lab), group))
 
 
 def warm_up(lab: Laboratory) -> None:

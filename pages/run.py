@@ -1,6 +1,6 @@
 """A training run while it works and after: what it measured, what its model writes, what happened to it.
 
-The page asks for news once a second while the run has not ended, and not at all afterwards. The curves move in place.
+The page asks for news every second or so while the run has not ended, and not at all afterwards. The curves move in place.
 """
 
 from dataclasses import replace
@@ -14,6 +14,7 @@ from lab.runs.problems import RunProblem
 from lab.runs.store import Run
 from lab.ui.checkpoints import run_checkpoint, run_title
 from lab.ui.language import _
+from lab.ui.live import drawn_once, keep_pace, live, measured_version
 from lab.ui.run_view import (
     MEANS,
     METRICS,
@@ -39,7 +40,6 @@ from lab.ui.runs import problem_text, shown_series, state_name, usable_laborator
 from lab.ui.shell import page_start
 from lab.ui.state import menu
 
-EVERY_SECONDS = 1.0
 LARGE, SMALL = 300, 220
 ICONS = {
     "queued": ":material/hourglass_empty:",
@@ -64,8 +64,7 @@ def page() -> None:
     if run is None:
         return
     # What has ended does not change any more, and is not asked for again.
-    every = EVERY_SECONDS if run.unfinished else None
-    st.fragment(run_every=every)(news)(run.id, run.unfinished)
+    live(news, run.id, busy=run.unfinished)
 
 
 def chosen_run(lab: Laboratory, place: DeltaGenerator) -> Run | None:
@@ -89,7 +88,7 @@ def chosen_run(lab: Laboratory, place: DeltaGenerator) -> Run | None:
     return runs[chosen]
 
 
-def news(run_id: str, polled: bool) -> None:
+def news(run_id: str, every: float | None) -> None:
     """All that changes while a run works."""
     lab = usable_laboratory()
     if lab is None:
@@ -99,16 +98,14 @@ def news(run_id: str, polled: bool) -> None:
     except RunProblem as problem:
         st.error(problem_text(problem))
         return
-    if run.unfinished != polled:
-        # It has ended, or goes on again: whether the page asks for news is settled outside of this fragment.
-        st.rerun()
+    keep_pace(every, busy=run.unfinished)
     show_notices()
     status(lab, run)
     row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
     with row:
         actions(lab, run)
     if run.kind == "training":
-        curves(run, row)
+        curves(lab, run, row)
     words(lab, run)
 
 
@@ -161,18 +158,33 @@ def actions(lab: Laboratory, run: Run) -> None:
     link("runs", _("All runs"), icon=":material/table_rows:")
 
 
-def curves(run: Run, row: DeltaGenerator) -> None:
+def curves(lab: Laboratory, run: Run, row: DeltaGenerator) -> None:
     """What was measured; how to look at it is asked in the row above."""
     log_steps, log_values = axes(row)
-    block = block_size(run.steps, MEANS)
-    measured = shown_series([run.id], METRICS)
+    drawn_once(
+        lambda: draw_curves(run.id, run.steps, log_steps, log_values),
+        "run", measured_version(lab), run.id, run.steps, log_steps, log_values,
+    )  # fmt: skip
+
+
+def draw_curves(run_id: str, last_step: int, log_steps: bool, log_values: bool) -> None:
+    """Draw what was measured.
+
+    Args:
+        run_id: Which run.
+        last_step: Where the horizontal axes end.
+        log_steps: Whether the horizontal axes are logarithmic.
+        log_values: Whether the axis of the losses is.
+    """
+    block = block_size(last_step, MEANS)
+    measured = shown_series([run_id], METRICS)
     if not measured:
         st.caption(_("Nothing has been measured yet."))
         return
-    every = shown_series([run.id], NOISY, most=None)
+    every = shown_series([run_id], NOISY, most=None)
 
     def lines(metric: str, name: str, colour: str, *, dashed: bool = False) -> list[Curve]:
-        points = measured.get((run.id, metric))
+        points = measured.get((run_id, metric))
         if points is None:
             return []
         broken = first_broken(points.steps, points.values)
@@ -181,7 +193,7 @@ def curves(run: Run, row: DeltaGenerator) -> None:
         )
         if metric not in NOISY or block == 1:
             return [plain]
-        whole = every[run.id, metric]
+        whole = every[run_id, metric]
         steps, means = block_means(whole.steps, whole.values, block)
         return [replace(plain, name="", faint=True), replace(plain, steps=steps, values=means, broken=None)]
 
@@ -189,7 +201,7 @@ def curves(run: Run, row: DeltaGenerator) -> None:
 
     def show(metric: str, title: str, shown: list[Curve], *, height: int) -> None:
         show_curves(
-            shown, title, metric=metric, last_step=run.steps, height=height, log_steps=log_steps,
+            shown, title, metric=metric, last_step=last_step, height=height, log_steps=log_steps,
             log_values=log_values, place=grid, key=f"chart_{metric}",
         )  # fmt: skip
 
@@ -208,7 +220,14 @@ def curves(run: Run, row: DeltaGenerator) -> None:
 
 def words(lab: Laboratory, run: Run) -> None:
     """What the model writes, and what happened."""
-    samples, entries = lab.samples(run.id), lab.log(run.id)
+    # The times in the log are those of the viewer's clock.
+    clock = st.context.timezone
+    drawn_once(lambda: draw_words(lab, run.id), "words", measured_version(lab), run.id, clock)
+
+
+def draw_words(lab: Laboratory, run_id: str) -> None:
+    """Write it."""
+    samples, entries = lab.samples(run_id), lab.log(run_id)
     grid = st.container(key="run_words")
     if samples is not None:
         left = grid.container(gap="small")

@@ -18,6 +18,7 @@ from lab.runs.store import Run
 from lab.ui.checkpoints import run_title
 from lab.ui.comparison_view import MOST_LINES, differences_table, groups_of, overlay
 from lab.ui.language import _, language
+from lab.ui.live import keep_pace, live
 from lab.ui.owner import owner
 from lab.ui.recipe_widgets import escaped
 from lab.ui.run_view import (
@@ -59,24 +60,22 @@ def page() -> None:
     if lab is None:
         return
     busy = any(run.unfinished for run in lab.runs())
-    st.fragment(run_every=EVERY_SECONDS if busy else None)(news)(busy)
+    live(news, busy=busy, least=EVERY_SECONDS)
 
 
-def news(polled: bool) -> None:
+def news(every: float | None) -> None:
     """All that changes while runs work."""
     lab = usable_laboratory()
     if lab is None:
         return
     runs = lab.runs()
-    if any(run.unfinished for run in runs) != polled:
-        # Whether the page asks for news is settled outside of this fragment.
-        st.rerun()
+    keep_pace(every, busy=any(run.unfinished for run in runs), least=EVERY_SECONDS)
     show_notices()
     shown = tools(lab, runs)
     chosen = table(lab, runs, shown)
     publish(chosen)
     act(lab, chosen)
-    compare([run for run in chosen if run.kind == "training"])
+    compare(lab, [run for run in chosen if run.kind == "training"])
 
 
 # Which runs
@@ -337,7 +336,7 @@ def bring_back(lab: Laboratory) -> None:
 # How they compare
 
 
-def compare(runs: Sequence[Run]) -> None:
+def compare(lab: Laboratory, runs: Sequence[Run]) -> None:
     """Measurements laid over one another, and the settings that differ."""
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     names = {name: metric_name(name) for name in METRICS}
@@ -353,7 +352,7 @@ def compare(runs: Sequence[Run]) -> None:
     groups = groups_of(runs)
     if len(groups) > MOST_LINES:
         st.caption(_("The first {count} are drawn.").format(count=MOST_LINES))
-    overlay(groups[:MOST_LINES], metrics, log_steps=log_steps, log_values=log_values)
+    overlay(lab, groups[:MOST_LINES], metrics, log_steps=log_steps, log_values=log_values)
     st.markdown(_("#### Settings that differ"))
     if len(groups) == 1:
         st.markdown(

@@ -13,6 +13,7 @@ from lab.figures.time_machine import Film, Moment, moment_from_json, nearest_ste
 from lab.runs.problems import RunProblem
 from lab.runs.store import Run
 from lab.ui.language import _
+from lab.ui.live import keep_pace, live
 from lab.ui.runs import problem_text
 from lab.ui.shell import page_start
 from lab.ui.state import menu, segments
@@ -48,9 +49,8 @@ def page() -> None:
     if name is None:
         st.info(_("There is no checkpoint here yet. Make one with `make checkpoint-reverse`, then reload."))
         return
-    at_work = is_at_work(name)
     # A training at work gains steps; another one is not asked for news.
-    st.fragment(run_every=EVERY_SECONDS if at_work else None)(news)(name, at_work)
+    live(news, name, busy=is_at_work(name), least=EVERY_SECONDS)
 
 
 def asked_run() -> Run | None:
@@ -72,11 +72,9 @@ def is_at_work(name: str) -> bool:
     return run is not None and run.unfinished
 
 
-def news(name: str, polled: bool) -> None:
+def news(name: str, every: float | None) -> None:
     """Show what a training recorded, as far as it has come."""
-    if is_at_work(name) != polled:
-        # It has ended, or goes on again: whether the page asks for news is settled outside of this fragment.
-        st.rerun()
+    keep_pace(every, busy=is_at_work(name), least=EVERY_SECONDS)
     try:
         show(name, training_folder(name))
     except ValueError as error:

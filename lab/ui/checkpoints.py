@@ -1,6 +1,5 @@
 """The trained models a person can choose from, each loaded once for everybody: those shipped, and finished runs."""
 
-import gc
 from pathlib import Path
 
 import streamlit as st
@@ -126,10 +125,7 @@ def usable_checkpoint(name: str) -> Checkpoint | None:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _load(folder: str, modified: tuple[int, ...]) -> Checkpoint:
-    checkpoint = load(Path(folder))
-    # Streamlit collects garbage after every run; what stays for good need not be searched each time.
-    gc.freeze()
-    return checkpoint
+    return load(Path(folder))
 
 
 def checkpoint_menu() -> str | None:

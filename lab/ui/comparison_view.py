@@ -8,9 +8,11 @@ import streamlit as st
 
 from lab.figures.comparison import differences, seed_groups, settings, shortened
 from lab.figures.curves import RUNS, Curve, block_size, run_colours, run_curves
+from lab.runs.laboratory import Laboratory
 from lab.runs.store import Run
 from lab.ui.checkpoints import run_title
 from lab.ui.language import _
+from lab.ui.live import drawn_once, measured_version
 from lab.ui.run_view import MEANS, NOISY, SettingWords, metric_title, show_curves
 from lab.ui.runs import shown_series
 
@@ -71,8 +73,19 @@ def group_labels(members: Sequence[tuple[Run, ...]]) -> list[str]:
     ]
 
 
-def overlay(groups: Sequence[Group], metrics: Sequence[str], *, log_steps: bool, log_values: bool) -> None:
+def overlay(
+    lab: Laboratory, groups: Sequence[Group], metrics: Sequence[str], *, log_steps: bool, log_values: bool
+) -> None:
     """A picture for each measurement, with a line for each group of runs."""
+    shown = tuple((group.label, group.colour, tuple(run.id for run in group.runs)) for group in groups)
+    drawn_once(
+        lambda: draw_overlay(groups, metrics, log_steps, log_values),
+        "overlay", measured_version(lab), shown, tuple(metrics), log_steps, log_values,
+    )  # fmt: skip
+
+
+def draw_overlay(groups: Sequence[Group], metrics: Sequence[str], log_steps: bool, log_values: bool) -> None:
+    """Draw the pictures."""
     run_ids = [run.id for group in groups for run in group.runs]
     last_step = max((run.steps for group in groups for run in group.runs), default=1)
     measured = shown_series(run_ids, metrics, most=None)

@@ -5,7 +5,7 @@ closed, and its address shows it again.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -23,6 +23,7 @@ from lab.runs.problems import RunProblem
 from lab.runs.store import Run
 from lab.ui.experiment_words import experiment_words, verdict_text
 from lab.ui.language import _
+from lab.ui.live import drawn_once, keep_pace, live
 from lab.ui.owner import owner
 from lab.ui.recipe_widgets import escaped
 from lab.ui.run_view import attempt_change, duration_text, is_mine, roughly, show_notices, time_text
@@ -30,7 +31,6 @@ from lab.ui.runs import problem_text, state_name
 from lab.ui.state import menu
 
 RESULTS = Path(__file__).resolve().parents[2] / "assets" / "results"
-EVERY_SECONDS = 1.0
 # What is added to an experiment's name in the name of a further record of it.
 GRID, DEEP = "grid", "deep"
 # So many runs of an experiment are offered to look at.
@@ -53,11 +53,13 @@ class Result:
         events: What came out so far.
         outcome: What it reports, once it has ended.
         command: The command that repeats it.
+        version: Which result it is, and differs once there is more of it.
     """
 
     events: Sequence[Event]
     outcome: Mapping[str, Any] | None
     command: str
+    version: Hashable
 
 
 def show_claim(name: str) -> None:
@@ -112,7 +114,7 @@ def show_experiment(
         show_recorded(name, RESULTS / f"{chosen}.json", pictures, key=key)
     else:
         busy = lab.get(chosen).unfinished
-        st.fragment(run_every=EVERY_SECONDS if busy else None)(news)(lab, chosen, busy, pictures, key)
+        live(news, lab, chosen, pictures, key, busy=busy)
 
 
 def choose_result(lab: Laboratory, name: str, *, key: str, place: DeltaGenerator) -> str | None:
@@ -164,18 +166,19 @@ def recorded(path: str, modified: int) -> Result:
         ValueError: If it cannot be read.
     """
     record = read_record(Path(path))
-    return Result(events=events_of_record(record), outcome=record["outcome"], command=record["command"])
+    return Result(
+        events=events_of_record(record), outcome=record["outcome"], command=record["command"], version=(path, modified)
+    )  # fmt: skip
 
 
-def news(lab: Laboratory, run_id: str, polled: bool, pictures: Pictures, key: str) -> None:
+def news(lab: Laboratory, run_id: str, pictures: Pictures, key: str, every: float | None) -> None:
     """All that changes while an experiment runs."""
     try:
         run = lab.get(run_id)
     except RunProblem as problem:
         st.error(problem_text(problem))
         return
-    if run.unfinished != polled:
-        st.rerun()
+    keep_pace(every, busy=run.unfinished)
     show_notices()
     lab.watch()
     result = result_of(lab, run)
@@ -220,6 +223,7 @@ def result_of(lab: Laboratory, run: Run) -> Result:
         events=stored_events(str(path), size) if size else (),
         outcome=run.outcome,
         command=command_line(run.spec["name"], run.spec["options"]),
+        version=(str(path), size, run.outcome is None),
     )
 
 
@@ -253,7 +257,8 @@ def show_result(name: str, result: Result, pictures: Pictures, *, key: str) -> N
             take_away(name, result, row, key=key)
             st.html(numbers_table(words.main, outcome["numbers"]))
     if result.events:
-        pictures(result.events, outcome["numbers"] if outcome is not None else {})
+        numbers = outcome["numbers"] if outcome is not None else {}
+        drawn_once(lambda: pictures(result.events, numbers), name, result.version)
     if outcome is None:
         take_away(name, result, experiment_row(), key=key)
     else:

@@ -1,6 +1,6 @@
 """Norms side by side: the trainings of a comparison on the same axes, and what each layer did in them."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from lab.figures.curves import Curve, Words, block_size, line_chart, run_curves
 from lab.figures.norm import LayerWords, colour_range, layer_map
 from lab.runs.comparison import LAYER_SERIES, VARIANTS, Trial
 from lab.ui.language import _
+from lab.ui.live import drawn_once
 from lab.ui.norm_words import (
     COLOURS,
     coloured,
@@ -46,15 +47,22 @@ def label(variant: str, count: int) -> str:
     return f"{variant_title(variant)} ×{count}" if count > 1 else variant_title(variant)
 
 
-def show_comparison(trials: Sequence[Trial], *, key: str) -> None:
+def show_comparison(trials: Sequence[Trial], *, key: str, version: Hashable) -> None:
     """All pictures of a comparison.
 
     Args:
         trials: Its trainings.
         key: Tells this comparison's widgets from others on the page.
+        version: Which comparison it is, and differs once there are other numbers in it.
     """
     variants = by_variant(trials)
     last_step = max(trial.steps for trial in trials)
+    drawn_once(lambda: draw_curves(variants, last_step, key=key), "norms", version, key)
+    show_layers(variants, last_step, key=key, version=version)
+
+
+def draw_curves(variants: dict[str, list[Trial]], last_step: int, *, key: str) -> None:
+    """What came out, and the measurements over the steps."""
     if told := result_sentence(variants):
         st.html(told)
     block = block_size(last_step, MEANS)
@@ -86,7 +94,6 @@ def show_comparison(trials: Sequence[Trial], *, key: str) -> None:
         )
     if notes:
         st.caption(" ".join(notes))
-    show_layers(variants, last_step, key=key)
 
 
 def result_sentence(variants: dict[str, list[Trial]]) -> str:
@@ -129,7 +136,7 @@ def variants_of(variants: dict[str, list[Trial]]) -> list[Trial]:
     return [trial for members in variants.values() for trial in members]
 
 
-def show_layers(variants: dict[str, list[Trial]], last_step: int, *, key: str) -> None:
+def show_layers(variants: dict[str, list[Trial]], last_step: int, *, key: str, version: Hashable) -> None:
     """A picture of all layers over the steps for each variant, and the layers of the last measurement as lines."""
     measured = [name for name in LAYER_SERIES if any(name in trial.series for trial in variants_of(variants))]
     if not measured:
@@ -144,6 +151,16 @@ def show_layers(variants: dict[str, list[Trial]], last_step: int, *, key: str) -
     if len(seeds) > 1:
         names = {str(each): str(each) for each in seeds}
         seed = int(segments(_("Seed"), names, key=f"{key}_seed", place=row.container(width="content")))
+    drawn_once(
+        lambda: draw_layers(variants, measure, seed, last_step, key=key),
+        "norm layers", version, key, measure, seed,
+    )  # fmt: skip
+
+
+def draw_layers(
+    variants: dict[str, list[Trial]], measure: str, seed: int, last_step: int, *, key: str
+) -> None:
+    """One measurement of every layer: over the steps with one seed, and at the last step."""
     chosen = {
         variant: trial
         for variant, members in variants.items()
@@ -176,10 +193,10 @@ def show_layers(variants: dict[str, list[Trial]], last_step: int, *, key: str) -
                 value=layers_unit(measure), name=variant_title(variant)
             ),
         )
-    show_profile(variants, measure, key=key)
+    draw_profile(variants, measure, key=key)
 
 
-def show_profile(variants: dict[str, list[Trial]], measure: str, *, key: str) -> None:
+def draw_profile(variants: dict[str, list[Trial]], measure: str, *, key: str) -> None:
     """The numbers of the last measurement, layer by layer."""
     lines: list[Curve] = []
     depth = 2
