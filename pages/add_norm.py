@@ -292,8 +292,11 @@ def deep(lab: Laboratory) -> None:
             "close this page."
         ).format(width=form.deep_recipe().model["d_model"])
     )
-    plan = form.deep_form()
-    show_group(lab, plan, form.bar(), key="deep", layers=form.DEEP_LAYERS[0])
+    count, plan = form.deep_form()
+    record = f"side-by-side-{count}.json"
+    if not (RESULTS / record).exists():
+        record = ""
+    show_group(lab, plan, form.bar(), key="deep", record=record, layers=form.DEEP_LAYERS[0])
 
 
 def final_quality(lab: Laboratory) -> None:

@@ -41,6 +41,8 @@ from lab.ui.shell import page_start
 from lab.ui.state import menu
 
 LARGE, SMALL = 300, 220
+# Axes of longer runs end at 1,000, 2,000, 5,000, ... steps, as far as the run has come.
+LONG = 2000
 ICONS = {
     "queued": ":material/hourglass_empty:",
     "starting": ":material/hourglass_top:",
@@ -101,7 +103,7 @@ def news(run_id: str, every: float | None) -> None:
     keep_pace(every, busy=run.unfinished)
     show_notices()
     status(lab, run)
-    row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+    row = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with row:
         actions(lab, run)
     if run.kind == "training":
@@ -161,9 +163,11 @@ def actions(lab: Laboratory, run: Run) -> None:
 def curves(lab: Laboratory, run: Run, row: DeltaGenerator) -> None:
     """What was measured; how to look at it is asked in the row above."""
     log_steps, log_values = axes(row)
+    # A long run's first steps would be a dot at the left end of its axes.
+    last_step = run.steps if run.steps <= LONG else min(run.steps, block_size(max(run.step, LONG // 2), 1))
     drawn_once(
-        lambda: draw_curves(run.id, run.steps, log_steps, log_values),
-        "run", measured_version(lab), run.id, run.steps, log_steps, log_values,
+        lambda: draw_curves(run.id, last_step, log_steps, log_values),
+        "run", measured_version(lab), run.id, last_step, log_steps, log_values,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lab.figures.comparison import settings
+from lab.figures.comparison import settings, shortened
 from lab.runs.laboratory import Laboratory
 from lab.runs.problems import RunProblem
 from lab.runs.settings import MEGABYTE
@@ -44,6 +44,8 @@ from lab.ui.uploader import dress_uploader
 EVERY_SECONDS = 2.0
 # So many runs are laid over one another when the page is opened.
 OPENING = 5
+# Letters of a name in a row of links.
+LINK_WIDTH = 24
 # The table shows so many rows before it scrolls.
 ROWS = 8
 CHOSEN, PUBLISHED, DELETED = "runs_chosen", "runs_in_address", "runs_deleted"
@@ -249,8 +251,11 @@ def act(lab: Laboratory, chosen: Sequence[Run]) -> None:
             _("Delete"), key="delete", icon=":material/delete:", disabled=not deletable,
             on_click=delete, args=(lab, deletable),
         )  # fmt: skip
-        for run in chosen[:OPENING]:
-            link("run", run_title(run), icon=":material/monitoring:", run=run.id)
+        opened = chosen[:OPENING]
+        titles = [shortened(run_title(run), LINK_WIDTH) for run in opened]
+        for run, title in zip(opened, titles, strict=True):
+            label = f"{title} {run.id}" if titles.count(title) > 1 else title
+            link("run", label, icon=":material/monitoring:", run=run.id)
     gone = st.session_state.get(DELETED, [])
     if gone:
         with st.container(horizontal=True, vertical_alignment="center", gap="medium"):

@@ -38,11 +38,20 @@ def recipe(**changes):
 
 
 def add(
-    lab, name="a run", *, state="succeeded", step=1000, points=None, samples=None, changes=None, **columns
+    lab,
+    name="a run",
+    *,
+    state="succeeded",
+    step=1000,
+    steps=1000,
+    points=None,
+    samples=None,
+    changes=None,
+    **columns,
 ):
     """A run as the store holds it."""
     run_id = lab.store.add(
-        kind="training", name=name, owner=OWNER, group="", spec=recipe(**(changes or {})), steps=1000, state=state,
+        kind="training", name=name, owner=OWNER, group="", spec=recipe(**(changes or {})), steps=steps, state=state,
         step=step, seconds=75.0, **columns,
     )  # fmt: skip
     lab.store.add_points(run_id, {series: numbers(*each) for series, each in (points or {}).items()})
@@ -99,6 +108,16 @@ def test_without_runs_of_ones_own_the_shipped_trainings_are_shown(lab, page):
     app = visit(page)
     assert not app.error
     assert any(len(part(frame, "line")) for frame in charts(app).values())
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "end"),
+    [(30, 1200, 1200), (3, 20_000, 1000), (700, 20_000, 1000), (1001, 20_000, 2000), (2100, 3000, 3000)],
+)
+def test_the_first_steps_of_a_long_run_are_seen(lab, step, steps, end):
+    run_id = add(lab, step=step, steps=steps, state="running", points={"dev_loss": ([1, step], [2.0, 1.0])})
+    spec = json.loads(visit("run", run=run_id).get("vega_lite_chart")[0].proto.spec)
+    assert {tuple(layer["encoding"]["x"]["scale"]["domain"]) for layer in spec["layer"]} == {(0, end)}
 
 
 def test_a_run_shows_what_it_measured(lab):

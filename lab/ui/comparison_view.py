@@ -7,7 +7,7 @@ from html import escape
 import streamlit as st
 
 from lab.figures.comparison import differences, seed_groups, settings, shortened
-from lab.figures.curves import RUNS, Curve, block_size, run_colours, run_curves
+from lab.figures.curves import RUNS, Curve, block_size, display_width, run_colours, run_curves
 from lab.runs.laboratory import Laboratory
 from lab.runs.store import Run
 from lab.ui.checkpoints import run_title
@@ -18,7 +18,7 @@ from lab.ui.runs import shown_series
 
 # More lines than this no one can tell apart.
 MOST_LINES = 16
-LABEL_WIDTH = 17
+LABEL_WIDTH = 20
 HEIGHT = 320
 
 
@@ -90,7 +90,9 @@ def draw_overlay(groups: Sequence[Group], metrics: Sequence[str], log_steps: boo
     last_step = max((run.steps for group in groups for run in group.runs), default=1)
     measured = shown_series(run_ids, metrics, most=None)
     block = block_size(last_step, MEANS)
-    grid = st.container(key="overlay_charts")
+    # Beside long names two pictures in a row would leave little room for the lines.
+    longest = max((display_width(group.label) for group in groups), default=0)
+    grid = st.container(key="overlay_charts" if longest <= LABEL_WIDTH else "overlay_charts_wide")
     for metric in metrics:
         lines: list[Curve] = []
         for group in groups:

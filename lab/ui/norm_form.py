@@ -179,8 +179,8 @@ def deep_recipe() -> Recipe:
     return read_preset(DEEP)
 
 
-def deep_form() -> Plan | None:
-    """The controls of a comparison of deep models; None, with what is wrong below them, if something is."""
+def deep_form() -> tuple[int, Plan | None]:
+    """The controls of a comparison of deep models: layers, and the plan, or what is wrong with it below them and None."""
     row = st.container(horizontal=True, vertical_alignment="bottom", gap="medium")
     counts = {str(count): str(count) for count in DEEP_LAYERS}
     count = int(segments(_("Layers"), counts, key="deep_count", place=row.container(width="content")))
@@ -190,12 +190,12 @@ def deep_form() -> Plan | None:
     )  # fmt: skip
     if not variants:
         st.error(_("Choose at least one norm to train."))
-        return None
+        return count, None
     base = deep_recipe()
     model = base.model
     recipe = shaped(base, layers=count // 2, width=model["d_model"], steps=base.training.steps)
     recipe = replace(recipe, model={**recipe.model, "d_ff": model["d_ff"]})
-    return Plan(recipe=recipe, variants=tuple(variants), seeds=1)
+    return count, Plan(recipe=recipe, variants=tuple(variants), seeds=1)
 
 
 @dataclass(frozen=True, kw_only=True)

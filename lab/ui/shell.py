@@ -11,7 +11,7 @@ from lab.ui.language import _, language, settle_language
 from lab.ui.owner import cookie_script
 
 ROOT = Path(__file__).parents[2]
-STYLE = ROOT / "assets" / "css" / "shell.css"
+STYLES = ROOT / "assets" / "css"
 FAVICON = ROOT / "assets" / "favicon.svg"
 _ROUTED = "routed"
 
@@ -88,8 +88,10 @@ def dress() -> None:
     """Style the app, and tell the browser which language it reads and who it is; once a run."""
     freeze_imports()
     tag = {"zh": "zh-CN", "en": "en"}[language()]
+    names = ("shell", "dark") if st.context.theme.type == "dark" else ("shell",)
+    style = "".join((STYLES / f"{name}.css").read_text(encoding="utf-8") for name in names)
     st.html(
-        f"<style>{STYLE.read_text(encoding='utf-8')}</style>"
+        f"<style>{style}</style>"
         f"<script>document.documentElement.lang = '{escape(tag)}'; {cookie_script()}</script>",
         unsafe_allow_javascript=True,
     )

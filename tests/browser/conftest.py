@@ -102,15 +102,17 @@ def app(serve) -> Iterator[str]:
 def visit(browser) -> Iterator:
     """Open an address as a person would, and wait until the page is there.
 
-    ``visit(address, locale=..., width=..., height=...)`` returns the page. At the end no page may have shown an
+    ``visit(address, locale=..., width=..., height=..., theme=...)`` returns the page. At the end no page may have shown an
     exception, reported an error, or asked another machine for anything.
     """
     opened = []
 
-    def open_page(address: str, *, locale: str = "en-GB", width: int = 1400, height: int = 900):
+    def open_page(
+        address: str, *, locale: str = "en-GB", width: int = 1400, height: int = 900, theme: str = "light"
+    ):
         context = browser.new_context(
-            viewport={"width": width, "height": height}, locale=locale, accept_downloads=True
-        )
+            viewport={"width": width, "height": height}, locale=locale, color_scheme=theme, accept_downloads=True
+        )  # fmt: skip
         page = context.new_page()
         origin = "/".join(address.split("/")[:3])
         local = (origin, origin.replace("http", "ws", 1), "data:", "blob:", "about:", "file:")

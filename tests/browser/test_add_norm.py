@@ -186,3 +186,29 @@ def test_nothing_is_cut(norm_app, visit, idle, width, language):
         assert page.evaluate(CUT) == [], step
         main = page.locator("[data-testid=stMain]")
         assert main.evaluate("each => each.scrollWidth - each.clientWidth") <= 1, step
+
+
+# Contrast of each name in a picture against the page, as WCAG 2 defines it.
+CONTRASTS = """() => {
+  const light = (colour) => {
+    const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((each) => each / 255);
+    const [red, green, blue] = parts.map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05;
+  };
+  const paper = light(getComputedStyle(document.querySelector("[data-testid=stApp]")).backgroundColor);
+  const named = [...document.querySelectorAll("svg.marks g.role-mark text")].filter((each) => /norm /i.test(each.textContent));
+  return named.map((each) => {
+    const ink = light(getComputedStyle(each).fill);
+    return Math.max(ink, paper) / Math.min(ink, paper);
+  });
+}"""
+
+
+@pytest.mark.parametrize(("theme", "least"), [("dark", 4.5), ("light", 3.3)])
+def test_names_of_norms_are_legible(norm_app, visit, theme, least):
+    page = visit(link(norm_app, "init"), theme=theme)
+    page.locator("svg.marks").first.wait_for(timeout=MINUTE)
+    page.wait_for_timeout(500)
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) >= 9
+    assert min(contrasts) >= least
