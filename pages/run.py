@@ -21,6 +21,7 @@ from lab.ui.run_view import (
     NOISY,
     attempt_change,
     axes,
+    axis_end,
     describe,
     download,
     dress_runs,
@@ -41,8 +42,6 @@ from lab.ui.shell import page_start
 from lab.ui.state import menu
 
 LARGE, SMALL = 300, 220
-# Axes of longer runs end at 1,000, 2,000, 5,000, ... steps, as far as the run has come.
-LONG = 2000
 ICONS = {
     "queued": ":material/hourglass_empty:",
     "starting": ":material/hourglass_top:",
@@ -163,8 +162,7 @@ def actions(lab: Laboratory, run: Run) -> None:
 def curves(lab: Laboratory, run: Run, row: DeltaGenerator) -> None:
     """What was measured; how to look at it is asked in the row above."""
     log_steps, log_values = axes(row)
-    # A long run's first steps would be a dot at the left end of its axes.
-    last_step = run.steps if run.steps <= LONG else min(run.steps, block_size(max(run.step, LONG // 2), 1))
+    last_step = axis_end(run)
     drawn_once(
         lambda: draw_curves(run.id, last_step, log_steps, log_values),
         "run", measured_version(lab), run.id, last_step, log_steps, log_values,

@@ -13,7 +13,7 @@ from lab.runs.store import Run
 from lab.ui.checkpoints import run_title
 from lab.ui.language import _
 from lab.ui.live import drawn_once, measured_version
-from lab.ui.run_view import MEANS, NOISY, SettingWords, metric_title, show_curves
+from lab.ui.run_view import MEANS, NOISY, SettingWords, axis_end, metric_title, show_curves
 from lab.ui.runs import shown_series
 
 # More lines than this no one can tell apart.
@@ -87,7 +87,7 @@ def overlay(
 def draw_overlay(groups: Sequence[Group], metrics: Sequence[str], log_steps: bool, log_values: bool) -> None:
     """Draw the pictures."""
     run_ids = [run.id for group in groups for run in group.runs]
-    last_step = max((run.steps for group in groups for run in group.runs), default=1)
+    last_step = max((axis_end(run) for group in groups for run in group.runs), default=1)
     measured = shown_series(run_ids, metrics, most=None)
     block = block_size(last_step, MEANS)
     # Beside long names two pictures in a row would leave little room for the lines.

@@ -38,6 +38,8 @@ ALWAYS_LOG = ("grad_norm",)
 NOISY = ("train_loss", "grad_norm", "tokens_per_second")
 # Points of a line of means.
 MEANS = 120
+# Steps of a run that is too long for axes that hold all of them from the start.
+LONG = 2000
 
 _NOTICES = "run_notices"
 
@@ -67,6 +69,16 @@ def metric_name(name: str) -> str:
         "dev_loss": _("Dev loss"),
         "tokens_per_second": _("Speed"),
     }.get(name) or metric_title(name)
+
+
+def axis_end(run: Run) -> int:
+    """Where the axes of a run's steps end: at its last one; if it is long at 1,000, 2,000, 5,000, ... as far as it has come.
+
+    The first steps of a long run would be a dot at their left end.
+    """
+    if run.steps <= LONG:
+        return run.steps
+    return min(run.steps, figures.block_size(max(run.step, LONG // 2), 1))
 
 
 def show_curves(
