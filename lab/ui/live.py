@@ -49,7 +49,7 @@ def keep_pace(every: float | None, *, busy: bool, least: float = 1.0) -> None:
         st.rerun()
     if every is not None:
         wanted = least * pace()
-        # A crowd whose size is about at the limit changes nothing to and fro.
+        # A crowd whose size is just at the limit does not change the pace again and again.
         if wanted > every or 2 * wanted < every:
             st.rerun()
 
