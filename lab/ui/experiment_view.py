@@ -247,7 +247,7 @@ def show_result(name: str, result: Result, pictures: Pictures, *, key: str) -> N
     words = experiment_words(name, outcome["numbers"] if outcome is not None else ())
     if outcome is not None:
         with st.container(border=True, gap="small"):
-            row = st.container(horizontal=True, vertical_alignment="center", gap="medium")
+            row = st.container(horizontal=True, vertical_alignment="center", gap="small")
             verdict = outcome["verdict"]
             row.markdown(f"{ICONS[verdict]} **{verdict_text(verdict)}**", width="content")
             told = _("{count} seeds · {duration}").format(

@@ -132,7 +132,7 @@ def warm_up_pictures(events: Sequence[Event], numbers: Mapping[str, Any]) -> Non
         title=_("Training loss (nats per token) over the steps"),
         rows=[_("learning rate {rate}").format(rate=f"{rate:g}") for rate in rates],
         columns=[
-            _("warm-up: {steps} steps").format(steps=rise) if rise else _("no warm-up") for rise in rises
+            _("warm-up {steps}").format(steps=rise) if rise else _("no warm-up") for rise in rises
         ],
         reference=_("guess"),
     )

@@ -188,7 +188,7 @@ def test_nothing_is_cut(norm_app, visit, idle, width, language):
         assert main.evaluate("each => each.scrollWidth - each.clientWidth") <= 1, step
 
 
-# Contrast of each name in a picture against the page, as WCAG 2 defines it.
+# Contrast of each name in a picture or an equation against the page, as WCAG 2 defines it.
 CONTRASTS = """() => {
   const light = (colour) => {
     const parts = colour.match(/[\\d.]+/g).slice(0, 3).map((each) => each / 255);
@@ -197,10 +197,11 @@ CONTRASTS = """() => {
   };
   const paper = light(getComputedStyle(document.querySelector("[data-testid=stApp]")).backgroundColor);
   const named = [...document.querySelectorAll("svg.marks g.role-mark text")].filter((each) => /norm /i.test(each.textContent));
-  return named.map((each) => {
-    const ink = light(getComputedStyle(each).fill);
-    return Math.max(ink, paper) / Math.min(ink, paper);
-  });
+  const written = [...document.querySelectorAll(".katex-html [style*=color]")];
+  const inks = [
+    ...named.map((each) => getComputedStyle(each).fill), ...written.map((each) => getComputedStyle(each).color),
+  ];
+  return inks.map(light).map((ink) => Math.max(ink, paper) / Math.min(ink, paper));
 }"""
 
 
@@ -210,5 +211,5 @@ def test_names_of_norms_are_legible(norm_app, visit, theme, least):
     page.locator("svg.marks").first.wait_for(timeout=MINUTE)
     page.wait_for_timeout(500)
     contrasts = page.evaluate(CONTRASTS)
-    assert len(contrasts) >= 9
+    assert len(contrasts) >= 9 + 3
     assert min(contrasts) >= least
