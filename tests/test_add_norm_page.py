@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from lab.experiments.catalogue import EXPERIMENTS
 from lab.experiments.events import Concluded, Measured, Progress, event_record
 from lab.experiments.experiment import report
+from lab.figures.curves import readable
 from lab.runs.comparison import arms, read_trials
 from lab.runs.experiment_worker import EVENTS
 from lab.runs.laboratory import Laboratory
@@ -21,6 +22,7 @@ from lab.ui import norm_form
 from lab.ui import runs as shared
 from lab.ui.experiment_words import experiment_words
 from lab.ui.language import speaking
+from lab.ui.norm_words import variant_title
 from transformer.recipe import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -211,11 +213,26 @@ def test_a_comparison_of_deep_models_stands_below_the_recorded_experiment(lab):
     lab.store.add_points(
         "deep1", {"dev_loss": numbers([20], [1.25]), "layer_streams": numbers([1], [[1, 2]])}
     )
-    app = visit(step="depth")
-    assert "pre-norm 1.25" in part(charts(app)["Dev loss (nats per token)"], "end")["text"].tolist()
-    assert "Movement by every layer, last step, log scale" in charts(app)
-    (offered,) = app.selectbox(key="deep").options
+
+    def ends(**query):
+        nonlocal app
+        app = visit(step="depth", **query)
+        assert "Movement by every layer, last step, log scale" in charts(app)
+        return part(charts(app)["Dev loss (nats per token)"], "end")["text"].tolist()
+
+    app = None
+    assert ends(deep="deepgroup") == ["pre-norm 1.25"]
+    recorded, offered = app.selectbox(key="deep").options
     assert "25 + 25" in offered
+    # It opens on the recorded one, where there is one of so many layers.
+    _command, trials = read_trials(RESULTS / "side-by-side-50.json")
+    assert [len(trial.layers) for trial in trials] == [50, 50, 50]
+    last = {trial.variant: float(trial.series["dev_loss"].values[-1]) for trial in trials}
+    assert sorted(ends()) == sorted(
+        f"{variant_title(variant)} {readable(value)}" for variant, value in last.items()
+    )
+    assert recorded == "Recorded comparison"
+    assert ends(deep_count=200) == ["pre-norm 1.25"]
 
 
 def test_a_training_that_diverged_is_a_result_with_its_step(lab):

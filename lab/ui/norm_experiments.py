@@ -131,9 +131,7 @@ def warm_up_pictures(events: Sequence[Event], numbers: Mapping[str, Any]) -> Non
     words = GridWords(
         title=_("Training loss (nats per token) over the steps"),
         rows=[_("learning rate {rate}").format(rate=f"{rate:g}") for rate in rates],
-        columns=[
-            _("warm-up {steps}").format(steps=rise) if rise else _("no warm-up") for rise in rises
-        ],
+        columns=[_("warm-up {steps}").format(steps=rise) if rise else _("no warm-up") for rise in rises],
         reference=_("guess"),
     )
     show_panels(panels, words, norms, lines, numbers, key="warm_up_grid")
