@@ -116,8 +116,11 @@ def test_without_runs_of_ones_own_the_shipped_trainings_are_shown(lab, page):
 )
 def test_the_first_steps_of_a_long_run_are_seen(lab, step, steps, end):
     run_id = add(lab, step=step, steps=steps, state="running", points={"dev_loss": ([1, step], [2.0, 1.0])})
-    spec = json.loads(visit("run", run=run_id).get("vega_lite_chart")[0].proto.spec)
-    assert {tuple(layer["encoding"]["x"]["scale"]["domain"]) for layer in spec["layer"]} == {(0, end)}
+    for chart in charts(visit("run", run=run_id)).values():
+        assert part(chart, "room")["step"].tolist() == [0, end]
+    assert part(charts(visit("run", run=run_id, steps="log"))["Loss (nats per token)"], "room")[
+        "step"
+    ].tolist() == [1, end]
 
 
 def test_a_run_shows_what_it_measured(lab):

@@ -217,11 +217,11 @@ def line_chart(
     rows = [*_bands(shown), *_lines(shown), *_dots(shown, share)]
     rows += _ends(shown, height - AROUND, log_values, share)
     rows += _breaks(shown, words.broken, last_step, log_steps)
-    rows += _room(shown, last_step, share)
+    rows += _room(shown, 1 if log_steps else 0, last_step, share)
     frame = _frame(rows)
     # A part that no curve has would only make the browser complain; the others are there from the start.
     parts = {"line", "end", "room", "broken", "dot"} | set(frame["part"])
-    return Chart(spec=_spec(words, parts, last_step, height, log_steps, log_values, share), frame=frame)
+    return Chart(spec=_spec(words, parts, height, log_steps, log_values, share), frame=frame)
 
 
 def readable(number: float, share: bool = False) -> str:
@@ -399,14 +399,15 @@ def within(heights: Sequence[float], gap: float, highest: float) -> list[float]:
     return placed
 
 
-def _room(curves: Sequence[Curve], last_step: int, share: bool) -> Rows:
-    """A name that nobody sees at the right end of the axes: it keeps room for those that will stand there."""
-    named = [curve for curve in curves if not curve.faint]
-    if not named:
-        return []
-    widest = max(named, key=lambda curve: display_width(curve.name))
-    text = f"{widest.name} {'88.8 %' if share else '0.0888'}".strip()
-    return [{**_row("room", 0, widest), "step": [max(last_step, 2)], "text": text}]
+def _room(curves: Sequence[Curve], first_step: int, last_step: int, share: bool) -> Rows:
+    """Where the axis of the steps begins and ends, and at its end a name that nobody sees: room for those that will stand there.
+
+    As numbers, not in the picture's description: it changes while a run goes on, and the picture stays the same one.
+    """
+    nothing = Curve(steps=np.empty(0, np.int64), values=np.empty(0), colour=MUTED, faint=True)
+    widest = max([nothing, *curves], key=lambda curve: -1 if curve.faint else display_width(curve.name))
+    text = "" if widest.faint else f"{widest.name} {'88.8 %' if share else '0.0888'}".strip()
+    return [{**_row("room", 0, widest), "step": [first_step, max(last_step, 2)], "text": ["", text]}]
 
 
 def display_width(text: str) -> int:
@@ -439,7 +440,6 @@ def _breaks(curves: Sequence[Curve], sentence: str, last_step: int, log_steps: b
 def _spec(
     words: Words,
     parts: set[str],
-    last_step: int,
     height: int,
     log_steps: bool,
     log_values: bool,
@@ -450,7 +450,7 @@ def _spec(
     x = {
         "field": "step",
         "type": "quantitative",
-        "scale": {"type": "log" if log_steps else "linear", "domain": [1 if log_steps else 0, max(last_step, 2)]},
+        "scale": {"type": "log" if log_steps else "linear", "nice": False, "zero": False},
         "axis": {**axis, "title": words.step, "titlePadding": 4, "grid": False, "format": ",d", "tickCount": 5},
     }  # fmt: skip
     y = {

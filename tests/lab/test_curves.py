@@ -126,7 +126,7 @@ def test_a_line_does_not_run_over_a_number_that_is_not_there():
 def test_nothing_but_no_numbers_is_a_picture_with_a_mark():
     picture = chart([curve([1, 2], [math.nan, math.inf], name="a", broken=1)])
     assert set(picture.frame["part"]) == {"broken", "room"}
-    assert not len(chart([]).frame)
+    assert set(chart([]).frame["part"]) == {"room"}
 
 
 def test_few_points_are_seen_and_many_can_be_pointed_at():
@@ -173,8 +173,15 @@ def test_room_is_kept_for_names_whatever_their_numbers():
         part(chart([curve([1, 2], [1.0, value], name=name) for name in ("a", "损失")]), "room")
         for value in (0.5, 1.23456e-7)
     ]
-    assert [each["text"].tolist() for each in kept] == [["损失 0.0888"]] * 2
-    assert kept[0]["step"].tolist() == [100]
+    assert [each["text"].tolist() for each in kept] == [["", "损失 0.0888"]] * 2
+
+
+def test_the_axis_of_steps_is_in_the_numbers_so_that_a_picture_stays_the_same_while_it_grows():
+    for curves in ([], [curve([1, 2], [1.0, 2.0])]):
+        pictures = [chart(curves, last_step=last_step) for last_step in (100, 5000)]
+        assert pictures[0].spec == pictures[1].spec
+        assert [part(picture, "room")["step"].tolist() for picture in pictures] == [[0, 100], [0, 5000]]
+    assert part(chart([], last_step=100, log_steps=True), "room")["step"].tolist() == [1, 100]
 
 
 @pytest.mark.parametrize(
