@@ -146,28 +146,41 @@ async def watch(port: int, run_id: str, viewers: int, process: psutil.Process) -
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as (port, process):
         laboratory = Laboratory(Settings(data=Path(folder), slots=2))
-        before = asyncio.run(reruns(port))
-        ids = [laboratory.start(LONG, name=name, owner="benchmark") for name in ("one", "two")]
-        while any(laboratory.get(run_id).step < 50 for run_id in ids):
-            time.sleep(0.2)
-        busy = asyncio.run(reruns(port))
-        laboratory.stop(ids[1])
-        for viewers in VIEWERS:
-            share, answer = asyncio.run(watch(port, ids[0], viewers, process))
-            print(
-                f"{viewers} viewers of a live run: {share:.0%} of a core, 95 % of answers within {1000 * answer:.0f} ms",
-                flush=True,
-            )
-        laboratory.stop(ids[0])
-        while any(laboratory.get(run_id).unfinished for run_id in ids):
-            time.sleep(0.2)
-        after = asyncio.run(reruns(port))
+        try:
+            measure(laboratory, port, process)
+        finally:
+            stop(laboratory, [run.id for run in laboratory.runs() if run.unfinished])
+            while laboratory.supervised():
+                time.sleep(0.5)
+
+
+def measure(laboratory: Laboratory, port: int, process: psutil.Process) -> None:
+    before = asyncio.run(reruns(port))
+    watched, other = (laboratory.start(LONG, name=name, owner="benchmark") for name in ("one", "two"))
+    while any(laboratory.get(run_id).step < 50 for run_id in (watched, other)):
+        time.sleep(0.2)
+    busy = asyncio.run(reruns(port))
+    stop(laboratory, [other])
+    for viewers in VIEWERS:
+        share, answer = asyncio.run(watch(port, watched, viewers, process))
         print(
-            f"a rerun of the page of heads: idle {1000 * before:.0f} and {1000 * after:.0f} ms, while two runs train "
-            f"{2 * busy / (before + after):.2f} times that"
+            f"{viewers} viewers of a live run: {share:.0%} of a core, 95 % of answers within {1000 * answer:.0f} ms",
+            flush=True,
         )
-        while laboratory.supervised():
-            time.sleep(0.5)
+    stop(laboratory, [watched])
+    after = asyncio.run(reruns(port))
+    print(
+        f"a rerun of the page of heads: idle {1000 * before:.0f} and {1000 * after:.0f} ms, while two runs train "
+        f"{2 * busy / (before + after):.2f} times that"
+    )
+
+
+def stop(laboratory: Laboratory, run_ids: list[str]) -> None:
+    """Stop runs, and wait until they have ended."""
+    for run_id in run_ids:
+        laboratory.stop(run_id)
+    while any(laboratory.get(run_id).unfinished for run_id in run_ids):
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":
