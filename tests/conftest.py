@@ -23,6 +23,19 @@ def _own_data_folder(tmp_path_factory):
 
 
 @pytest.fixture
+def lab(tmp_path, monkeypatch):
+    """The laboratory of a folder in which nothing works: states stay as a test sets them."""
+    from lab.runs.laboratory import Laboratory
+    from lab.ui import runs
+
+    monkeypatch.setenv("HEADLIGHT_DATA", str(tmp_path))
+    monkeypatch.setattr(Laboratory, "watch", lambda self, at_once=False: None)
+    runs._laboratory.clear()
+    yield runs.laboratory()
+    runs._laboratory.clear()
+
+
+@pytest.fixture
 def measured_machine(monkeypatch):
     """A machine that was measured, with round numbers, so that no page measures this one while tests use it."""
     import torch

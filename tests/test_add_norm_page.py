@@ -16,10 +16,8 @@ from lab.experiments.experiment import report
 from lab.figures.curves import readable
 from lab.runs.comparison import arms, read_trials
 from lab.runs.experiment_worker import EVENTS
-from lab.runs.laboratory import Laboratory
 from lab.runs.store import Series
 from lab.ui import norm_form
-from lab.ui import runs as shared
 from lab.ui.experiment_words import experiment_words
 from lab.ui.language import speaking
 from lab.ui.norm_words import variant_title
@@ -31,16 +29,6 @@ RECIPE = ROOT / "assets" / "recipes" / "side-by-side.toml"
 STEPS = ("init", "live", "warm-up", "depth", "end")
 
 pytestmark = pytest.mark.usefixtures("measured_machine")
-
-
-@pytest.fixture
-def lab(tmp_path, monkeypatch):
-    """The laboratory of a folder in which nothing works: states stay as a test sets them."""
-    monkeypatch.setenv("HEADLIGHT_DATA", str(tmp_path))
-    monkeypatch.setattr(Laboratory, "watch", lambda self, at_once=False: None)
-    shared._laboratory.clear()
-    yield shared.laboratory()
-    shared._laboratory.clear()
 
 
 def visit(**query):

@@ -10,23 +10,12 @@ import pyarrow as pa
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from lab.runs.laboratory import Laboratory
 from lab.runs.store import Samples, Series, to_json
 from lab.ui import runs as shared
 from transformer.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 OWNER = "0123456789abcdef"
-
-
-@pytest.fixture
-def lab(tmp_path, monkeypatch):
-    """The laboratory of a folder in which nothing works: states stay as a test sets them."""
-    monkeypatch.setenv("HEADLIGHT_DATA", str(tmp_path))
-    monkeypatch.setattr(Laboratory, "watch", lambda self, at_once=False: None)
-    shared._laboratory.clear()
-    yield shared.laboratory()
-    shared._laboratory.clear()
 
 
 def recipe(**changes):

@@ -11,9 +11,7 @@ import safetensors.torch
 import torch
 from streamlit.testing.v1 import AppTest
 
-from lab.runs.laboratory import Laboratory
 from lab.ui import checkpoints, time_machine_view
-from lab.ui import runs as shared
 from transformer.recipe import Recipe, prepare
 from transformer.train import Evaluated
 from transformer.training_folder import recorded_events
@@ -39,16 +37,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def lab(tmp_path, monkeypatch):
-    """The laboratory of a folder in which nothing works: states stay as a test sets them."""
-    monkeypatch.setenv("HEADLIGHT_DATA", str(tmp_path))
-    monkeypatch.setattr(Laboratory, "watch", lambda self, at_once=False: None)
-    shared._laboratory.clear()
-    yield shared.laboratory()
-    shared._laboratory.clear()
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The pages of runs as a person uses them, over real trainings that real workers do."""
 
-import io
 import re
 import time
 import tomllib
-import zipfile
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,6 +11,7 @@ from playwright.sync_api import expect
 
 from lab.runs.laboratory import Laboratory
 from lab.runs.settings import read_settings
+from tests.lab.runs.conftest import zipped
 from transformer.recipe import Recipe
 
 # A busy machine may need minutes for what an idle one does in seconds.
@@ -230,23 +229,15 @@ def test_a_bundle_is_downloaded_and_imported_again(runs_app, lab, pair, visit):
     lab.delete(imported)
 
 
-def packed(entries):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in entries.items():
-            archive.writestr(name, text)
-    return content.getvalue()
-
-
 def test_what_is_no_bundle_gets_a_sentence_and_changes_nothing(runs_app, lab, visit, idle):
     before = [run.id for run in lab.runs()]
     files = sorted(str(path) for path in lab.settings.data.rglob("*") if "sqlite" not in path.name)
     page = visit(f"{runs_app}/runs?lang=zh")
     for content, answer in (
         (b"just text", "不是打包文件"),
-        (packed({"../../evil.txt": "x"}), "不该出现"),
-        (packed({"manifest.json": "{}"}), "缺少"),
-        (packed({"manifest.json": b"0" * 30_000_000}), "超过"),
+        (zipped({"../../evil.txt": "x"}), "不该出现"),
+        (zipped({"manifest.json": "{}"}), "缺少"),
+        (zipped({"manifest.json": b"0" * 30_000_000}), "超过"),
     ):
         give(page, content)
         notice = page.locator("[data-testid=stAlert]").filter(has_text=re.compile("打包"))

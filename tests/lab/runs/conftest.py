@@ -1,9 +1,11 @@
 """Laboratories on temporary data folders, with supervisors and workers that are real processes."""
 
 import contextlib
+import io
 import os
 import signal
 import time
+import zipfile
 
 import psutil
 import pytest
@@ -11,6 +13,8 @@ import pytest
 from lab.runs import processes
 from lab.runs.laboratory import Laboratory
 from lab.runs.settings import read_settings
+from transformer.data.download import write_pairs
+from transformer.data.pairs import Pair
 from transformer.recipe import Recipe
 
 PATIENCE_SECONDS = 240
@@ -57,6 +61,22 @@ def make_laboratory(tmp_path):
 @pytest.fixture
 def lab(make_laboratory):
     return make_laboratory()
+
+
+def write_own_pairs(folder):
+    """The pairs of one's own on which the trainings of the tests of bundles are, in their two files."""
+    pairs = [Pair(source=f"{n} {n + 1}", target=f"{n + 1} {n}") for n in range(60)]
+    write_pairs(folder / "train.tsv.gz", pairs[:50])
+    write_pairs(folder / "dev.tsv.gz", pairs[50:])
+
+
+def zipped(files, how=zipfile.ZIP_DEFLATED):
+    """An archive of files, by name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
 
 
 def our_processes(folders, module="lab.runs."):

@@ -20,10 +20,8 @@ from lab.runs.problems import RunProblem
 from lab.runs.series import series_of
 from lab.runs.settings import Settings
 from lab.runs.store import Run
-from tests.lab.runs.conftest import TINY
+from tests.lab.runs.conftest import TINY, write_own_pairs, zipped
 from transformer.checkpoint import load, read_tensors
-from transformer.data.download import write_pairs
-from transformer.data.pairs import Pair
 from transformer.recipe import Recipe, prepare
 from transformer.training_folder import read_metrics, recorded_events
 
@@ -36,9 +34,7 @@ def trained(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("trained")
-    pairs = [Pair(source=f"{n} {n + 1}", target=f"{n + 1} {n}") for n in range(60)]
-    write_pairs(folder / "data" / "train.tsv.gz", pairs[:50])
-    write_pairs(folder / "data" / "dev.tsv.gz", pairs[50:])
+    write_own_pairs(folder / "data")
     recipe = Recipe.from_dict({**TINY, "data": {"train": "train.tsv.gz", "dev": "dev.tsv.gz"}})
     for _event in recorded_events(prepare(recipe, folder / "data"), folder):
         pass
@@ -66,17 +62,9 @@ def entries(content):
         return {entry.filename: archive.read(entry) for entry in archive.infolist()}
 
 
-def packed(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
 def changed(bundle, **manifest):
     files = entries(bundle)
-    return packed({**files, MANIFEST: json.dumps({**json.loads(files[MANIFEST]), **manifest})})
+    return zipped({**files, MANIFEST: json.dumps({**json.loads(files[MANIFEST]), **manifest})})
 
 
 def test_what_goes_out_comes_back(trained, bundle, settings, tmp_path):
@@ -207,7 +195,7 @@ def test_a_cut_or_flipped_archive_is_refused(bundle, settings):
     ],
 )  # fmt: skip
 def test_files_that_have_no_place_are_refused(bundle, settings, name):
-    refused(packed({**entries(bundle), name: b"x"}), settings, "bad_entry", "no place")
+    refused(zipped({**entries(bundle), name: b"x"}), settings, "bad_entry", "no place")
 
 
 def test_a_link_is_refused(bundle, settings):
@@ -233,7 +221,7 @@ def test_a_file_that_is_there_twice_is_refused(bundle, settings):
 def test_a_bomb_is_refused_before_it_goes_off(bundle, settings):
     """A gigabyte of zeros in a megabyte; and one whose archive lies about it."""
     files = entries(bundle)
-    bomb = packed({**files, "metrics.jsonl": b"\0" * 300_000_000})
+    bomb = zipped({**files, "metrics.jsonl": b"\0" * 300_000_000})
     assert len(bomb) < 1_000_000
     refused(bomb, settings, "too_large", "unpacked")
     # The size that the archive claims is not what is inside.
@@ -245,7 +233,7 @@ def test_a_bomb_is_refused_before_it_goes_off(bundle, settings):
 def test_a_bomb_inside_the_data_is_refused(bundle, settings):
     files = entries(bundle)
     files["data/train.tsv.gz"] = gzip.compress(b"a\tb\n" * 100_000_000, 1)
-    refused(packed(files), settings, "too_large")
+    refused(zipped(files), settings, "too_large")
 
 
 def test_too_many_bytes_are_refused_unread(bundle, settings):
@@ -258,7 +246,7 @@ def test_too_many_bytes_are_refused_unread(bundle, settings):
 def test_a_missing_file_is_named(bundle, settings, name):
     files = entries(bundle)
     del files[name]
-    refused(packed(files), settings, "incomplete", name)
+    refused(zipped(files), settings, "incomplete", name)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +263,7 @@ def test_a_manifest_is_checked_value_by_value(bundle, settings, manifest):
 
 @pytest.mark.parametrize("content", [b"[]", b"not json", b"\xff\xfe", b"[" * 100_000, b"null"])
 def test_a_manifest_that_is_none_is_refused(bundle, settings, content):
-    refused(packed({**entries(bundle), MANIFEST: content}), settings, "bad_manifest")
+    refused(zipped({**entries(bundle), MANIFEST: content}), settings, "bad_manifest")
 
 
 @pytest.mark.parametrize(
@@ -295,7 +283,7 @@ def with_config(bundle, **model):
     config, manifest = json.loads(files["config.json"]), json.loads(files[MANIFEST])
     config["model"].update(model)
     manifest["recipe"]["model"].update({k: v for k, v in model.items() if not k.endswith("_size")})
-    return packed({**files, "config.json": json.dumps(config), MANIFEST: json.dumps(manifest)})
+    return zipped({**files, "config.json": json.dumps(config), MANIFEST: json.dumps(manifest)})
 
 
 @pytest.mark.parametrize(
@@ -317,7 +305,7 @@ def test_a_configuration_of_another_recipe_is_refused(bundle, settings):
     config = json.loads(files["config.json"])
     config["model"]["num_heads"] = 4
     refused(
-        packed({**files, "config.json": json.dumps(config)}), settings, "bad_model", "not that of the recipe"
+        zipped({**files, "config.json": json.dumps(config)}), settings, "bad_model", "not that of the recipe"
     )
 
 
@@ -325,8 +313,8 @@ def test_damaged_weights_are_refused_and_damaged_snapshots_left_out(bundle, sett
     files = entries(bundle)
     weights = bytearray(files["model.safetensors"])
     weights[-3] ^= 1
-    refused(packed({**files, "model.safetensors": bytes(weights)}), settings, "bad_model", "damaged")
-    found = read_bundle(packed({**files, "snapshots.safetensors": b"no"}), settings=settings)
+    refused(zipped({**files, "model.safetensors": bytes(weights)}), settings, "bad_model", "damaged")
+    found = read_bundle(zipped({**files, "snapshots.safetensors": b"no"}), settings=settings)
     assert "snapshots.json" not in found.files
 
 
@@ -338,9 +326,9 @@ def test_damaged_pairs_are_refused(bundle, settings):
         files["data/train.tsv.gz"][:-9],
         gzip.compress(b"\xff\t\xfe\n"),
     ):
-        refused(packed({**files, "data/train.tsv.gz": content}), settings, "bad_data")
+        refused(zipped({**files, "data/train.tsv.gz": content}), settings, "bad_data")
     del files["data/dev.tsv.gz"]
-    refused(packed(files), settings, "incomplete")
+    refused(zipped(files), settings, "incomplete")
 
 
 def test_facts_that_are_none_are_left_out(bundle, settings):

@@ -20,10 +20,8 @@ from lab.runs.problems import RunProblem
 from lab.runs.series import series_of
 from lab.runs.settings import Settings
 from lab.runs.store import Run
-from tests.lab.runs.conftest import TINY
+from tests.lab.runs.conftest import TINY, write_own_pairs, zipped
 from transformer.checkpoint import Snapshots, load, load_training_state
-from transformer.data.download import write_pairs
-from transformer.data.pairs import Pair
 from transformer.recipe import Recipe, prepare
 from transformer.training_folder import read_metrics, recorded_events
 
@@ -36,9 +34,7 @@ def bundle(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("trained")
-    pairs = [Pair(source=f"{n} {n + 1}", target=f"{n + 1} {n}") for n in range(60)]
-    write_pairs(folder / "data" / "train.tsv.gz", pairs[:50])
-    write_pairs(folder / "data" / "dev.tsv.gz", pairs[50:])
+    write_own_pairs(folder / "data")
     recipe = Recipe.from_dict(
         {
             **TINY,
@@ -64,14 +60,6 @@ def files(bundle):
         return {entry.filename: archive.read(entry) for entry in archive.infolist()}
 
 
-def packed(files, how=zipfile.ZIP_DEFLATED):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", how) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
-
-
 HERE = Settings(data=None)
 
 
@@ -90,7 +78,7 @@ def with_recipe(files, section, **changes):
         manifest["recipe"]["probes"] = changes["probes"]
     else:
         manifest["recipe"][section].update(changes)
-    return packed({**files, MANIFEST: json.dumps(manifest)})
+    return zipped({**files, MANIFEST: json.dumps(manifest)})
 
 
 def test_a_run_that_failed_comes_back_as_one_that_was_stopped(bundle, tmp_path):
@@ -158,7 +146,7 @@ def test_any_value_anywhere_in_its_json_is_refused_or_made_harmless(files, tmp_p
             break
     place[key] = data.draw(JSON)
     try:
-        found = read_bundle(packed({**files, name: json.dumps(given_values)}), settings=HERE)
+        found = read_bundle(zipped({**files, name: json.dumps(given_values)}), settings=HERE)
     except RunProblem as problem:
         assert problem.code == "bad_bundle"  # noqa: PT017
         return
@@ -181,7 +169,7 @@ EVENT = st.fixed_dictionaries(
 @given(st.lists(EVENT, max_size=8))
 def test_any_measurements_can_be_shown(files, events):
     lines = "".join(json.dumps(event) + "\n" for event in events)
-    found = read_bundle(packed({**files, "metrics.jsonl": lines}), settings=HERE)
+    found = read_bundle(zipped({**files, "metrics.jsonl": lines}), settings=HERE)
     assert found.files["metrics.jsonl"] == "".join(json.dumps(each) + "\n" for each in found.records).encode()
     for name, series in series_of(found.records).items():
         assert ((series.steps >= 0) & (series.steps <= 40)).all()
@@ -202,7 +190,7 @@ def test_any_measurements_can_be_shown(files, events):
 )  # fmt: skip
 def test_measurements_that_are_none_are_left_out(files, line):
     good = b'{"event":"StepEnd","step":2,"loss":NaN}'
-    found = read_bundle(packed({**files, "metrics.jsonl": line + b"\n" + good}), settings=HERE)
+    found = read_bundle(zipped({**files, "metrics.jsonl": line + b"\n" + good}), settings=HERE)
     series = series_of(found.records)
     assert series.keys() == {"train_loss"}
     assert series["train_loss"].steps.tolist() == [2]
@@ -236,7 +224,7 @@ def test_an_archive_with_something_before_or_a_comment_is_read(bundle):
 
 @pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_other_ways_of_packing_are_refused(files, how):
-    assert reason(packed(files, how)) == "bad_entry"
+    assert reason(zipped(files, how)) == "bad_entry"
 
 
 def test_a_file_with_a_password_is_refused(bundle):
@@ -249,7 +237,7 @@ def test_a_file_with_a_password_is_refused(bundle):
 
 def test_what_hides_behind_the_end_of_gzipped_pairs_is_refused(files):
     bomb = files["data/train.tsv.gz"] + gzip.compress(b"a\tb\n" * 10**6)
-    assert reason(packed({**files, "data/train.tsv.gz": bomb})) == "bad_data"
+    assert reason(zipped({**files, "data/train.tsv.gz": bomb})) == "bad_data"
 
 
 @pytest.mark.parametrize(
@@ -274,12 +262,12 @@ def test_recipes_with_values_of_another_kind_are_refused(files, section, changes
     ],
 )  # fmt: skip
 def test_manifests_with_values_that_cannot_be_are_refused(files, manifest):
-    content = packed({**files, MANIFEST: json.dumps({**json.loads(files[MANIFEST]), **manifest})})
+    content = zipped({**files, MANIFEST: json.dumps({**json.loads(files[MANIFEST]), **manifest})})
     assert reason(content) == "bad_manifest"
 
 
 def test_a_manifest_with_a_number_too_long_to_read_is_refused(files):
-    assert reason(packed({**files, MANIFEST: b'{"format":' + b"1" * 5000 + b"}"})) == "bad_manifest"
+    assert reason(zipped({**files, MANIFEST: b'{"format":' + b"1" * 5000 + b"}"})) == "bad_manifest"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +279,7 @@ def test_weights_of_an_unusual_kind_are_refused(files, dtype):
     content = safetensors.torch.save(
         {name: tensor.to(getattr(torch, dtype)) for name, tensor in weights.items()}
     )
-    assert reason(packed({**files, "model.safetensors": content})) == "bad_model"
+    assert reason(zipped({**files, "model.safetensors": content})) == "bad_model"
 
 
 @pytest.mark.parametrize("name", ["config.json", "source_vocabulary.json"])
@@ -299,7 +287,7 @@ def test_weights_of_an_unusual_kind_are_refused(files, dtype):
     "content", [b"[" * 200_000, b"{}", b"\xff", b"[]", b"null", b'{"format":1,"model":[],"recipe":{}}']
 )
 def test_a_model_whose_files_are_none_is_refused(files, name, content):
-    assert reason(packed({**files, name: content})) == "bad_model"
+    assert reason(zipped({**files, name: content})) == "bad_model"
 
 
 def test_a_table_of_positions_that_takes_gigabytes_is_refused(files):
@@ -307,7 +295,7 @@ def test_a_table_of_positions_that_takes_gigabytes_is_refused(files):
     manifest = json.loads(files[MANIFEST])
     for model in (config["model"], manifest["recipe"]["model"]):
         model |= {"d_model": 65536, "max_length": 65536, "d_ff": 1, "encoder_layers": 0, "decoder_layers": 0}
-    content = packed(
+    content = zipped(
         {
             **files, "config.json": json.dumps(config), MANIFEST: json.dumps(manifest),
             "model.safetensors": b"\0" * 5_000_000,
@@ -338,13 +326,13 @@ def test_attention_that_is_not_of_this_training_is_left_out(files, kind):
         case "length":
             description["probes"][0]["source"].append("more")
     text = "[" * 200_000 if kind == "nested" else json.dumps(description)
-    content = packed({**files, SNAPSHOTS[0]: safetensors.torch.save(tensors), SNAPSHOTS[1]: text})
+    content = zipped({**files, SNAPSHOTS[0]: safetensors.torch.save(tensors), SNAPSHOTS[1]: text})
     assert not set(SNAPSHOTS) & set(read_bundle(content, settings=HERE).files)
 
 
 def test_more_attention_than_there_is_to_see_is_left_out(files, tmp_path):
     tensors = {**safetensors.torch.load(files[SNAPSHOTS[0]]), "7/12/evil": torch.zeros(99)}
-    found = read_bundle(packed({**files, SNAPSHOTS[0]: safetensors.torch.save(tensors)}), settings=HERE)
+    found = read_bundle(zipped({**files, SNAPSHOTS[0]: safetensors.torch.save(tensors)}), settings=HERE)
     kept = safetensors.torch.load(found.files[SNAPSHOTS[0]])
     assert kept.keys() == tensors.keys() - {"7/12/evil"}
     assert all(torch.equal(kept[name], tensors[name]) for name in kept)
@@ -373,7 +361,7 @@ def test_a_state_from_which_nothing_can_go_on_is_refused(files, kind):
             with_metadata["origin"] = own
             tensors["random_state"] = torch.zeros(3)
     content = b"no" if kind == "garbage" else safetensors.torch.save(tensors, with_metadata)
-    assert reason(packed({**files, name: content})) == "bad_model"
+    assert reason(zipped({**files, name: content})) == "bad_model"
 
 
 def test_what_the_configuration_says_beside_its_model_is_not_believed(files, tmp_path):
@@ -385,7 +373,7 @@ def test_what_the_configuration_says_beside_its_model_is_not_believed(files, tmp
         {"versions": 5},
         {"versions": {"torch": {}}},
     ):
-        found = read_bundle(packed({**files, "config.json": json.dumps({**config, **wrong})}), settings=HERE)
+        found = read_bundle(zipped({**files, "config.json": json.dumps({**config, **wrong})}), settings=HERE)
         kept = json.loads(found.files["config.json"])
         assert kept["recipe"] == found.recipe.to_dict() | {"probes": [{"source": "1 2", "target": "2 1"}]}
         assert kept["step"] in (20, 23)
