@@ -305,7 +305,8 @@ def fits(name: str, value: Any, model: ModelConfig) -> bool:
     layers = layers_of(model)
     if name == "layers":
         return bool(value == layers)
-    if isinstance(value, list) and len(value) != len(layers):
+    of_layers = name in SERIES["LayersMeasured"]
+    if isinstance(value, list) != of_layers or (of_layers and len(value) != len(layers)):
         return False
     numbers = value if isinstance(value, list) else [value]
     return is_measured(value) and all(isinstance(n, float) or abs(n) < MOST_NUMBER for n in numbers)

@@ -79,7 +79,7 @@ class Run:
         steps: Steps in all.
         created: When it was made, in seconds since 1970, as all times here.
         queued: When it was put into the queue last.
-        started: When its first worker began.
+        started: When its last worker was started.
         ended: When it ended.
         heartbeat: When its worker was heard of last.
         seconds: Seconds of work, over all attempts.
@@ -416,15 +416,16 @@ class Store:
                 f"SELECT * FROM runs WHERE deleted IS NULL AND state IN {marks(UNFINISHED)}", UNFINISHED
             ).fetchall()
             unfinished = [run_of(row) for row in rows]
-            waiting = order_of_start(unfinished, last_starts(connection))
-            if not waiting or len(unfinished) - len(waiting) >= slots:
+            waiting = sum(run.state == "queued" for run in unfinished)
+            if not waiting or len(unfinished) - waiting >= slots:
                 return None
+            following, now = order_of_start(unfinished, last_starts(connection))[0], time.time()
             connection.execute(
                 "UPDATE runs SET state = 'starting', attempt = attempt + 1, pid = NULL, process_started = NULL,"
-                " stop_requested = NULL, error = NULL, heartbeat = ?, rate = NULL WHERE id = ?",
-                (time.time(), waiting[0].id),
+                " stop_requested = NULL, error = NULL, heartbeat = ?, started = ?, rate = NULL WHERE id = ?",
+                (now, now, following.id),
             )
-            row = connection.execute("SELECT * FROM runs WHERE id = ?", (waiting[0].id,)).fetchone()
+            row = connection.execute("SELECT * FROM runs WHERE id = ?", (following.id,)).fetchone()
         return run_of(row)
 
     # What a worker writes
@@ -584,14 +585,14 @@ def last_starts(connection: sqlite3.Connection) -> dict[str, float]:
     return {row[0]: float(row[1]) for row in rows}
 
 
-def order_of_start(unfinished: Iterable[Run], served: Mapping[str, float] | None = None) -> list[Run]:
+def order_of_start(unfinished: Iterable[Run], served: Mapping[str, float]) -> list[Run]:
     """The waiting ones of the unfinished runs, in the order in which they start if none of them ends meanwhile.
 
     Args:
         unfinished: All runs that wait or work.
         served: When a run of each owner was started last.
     """
-    last = dict(served or {})
+    last = dict(served)
     working: dict[str, int] = {}
     waiting: list[Run] = []
     for run in unfinished:

@@ -42,7 +42,6 @@ def work(settings: Settings, run_id: str, attempt: int) -> None:
         attempt=attempt,
         log="started",
         details={"attempt": attempt},
-        started=run.started or now,
         heartbeat=now,
         ended=None,
         **own_process(),

@@ -186,6 +186,7 @@ def test_any_measurements_can_be_shown(files, events):
         b'{"event":"StepEnd","step":1,"loss":1' + b"0" * 400 + b"}", b'{"event":"StepEnd","step":true,"loss":1}',
         b'{"event":"StepEnd","step":-5,"loss":1}', b'{"event":["StepEnd"],"step":5,"loss":1}', b"\xff\xfe\x00",
         b'{"event":"LayersMeasured","step":5,"gradients":[1,2,3]}', b'{"event":"StepEnd","step":41,"loss":1}',
+        b'{"event":"LayersMeasured","step":5,"gradients":1}', b'{"event":"StepEnd","step":1,"loss":[1,2]}',
     ],
 )  # fmt: skip
 def test_measurements_that_are_none_are_left_out(files, line):

@@ -101,11 +101,24 @@ def test_the_queue_is_fair_between_owners(store):
     assert [owners[ids.index(each)] for each in expected[:3]] == ["ann", "bob", "cid"]
 
 
+def test_a_resumption_counts_as_a_start(store):
+    """Ann's run was started first of all, and again last: it is Bob's turn, though Ann has waited longer."""
+    first, second = add(store, owner="ann"), add(store, owner="bob")
+    for run_id in (first, second, first):
+        assert store.claim(1).id == run_id
+        store.move(run_id, "cancelled", before=("starting",))
+        if run_id == second:
+            store.move(first, "queued", before=("cancelled",))
+    for owner in ("ann", "bob"):
+        add(store, owner=owner)
+    assert [run.owner for run in store.queue()] == ["bob", "ann"]
+
+
 def test_order_of_start_counts_the_working_ones(store):
     first = add(store, owner="ann")
     store.claim(1)
     waiting = [add(store, owner="ann"), add(store, owner="bob")]
-    assert [run.id for run in order_of_start(store.runs())] == [waiting[1], waiting[0]]
+    assert [run.id for run in order_of_start(store.runs(), {})] == [waiting[1], waiting[0]]
     assert first not in [run.id for run in store.queue()]
 
 
