@@ -197,6 +197,8 @@ def news(key: str, group: str, every: float | None) -> None:
     lab = usable_laboratory()
     if lab is None:
         return
+    # Before the numbers: what comes meanwhile is drawn the next time.
+    version = measured_version(lab), group
     runs = members(lab, group)
     keep_pace(every, busy=any(run.unfinished for run in runs))
     show_notices()
@@ -212,7 +214,7 @@ def news(key: str, group: str, every: float | None) -> None:
         )
     measured = shown_series([run.id for run in runs], [*SCALAR_SERIES, *LAYER_SERIES], most=MOST_POINTS)
     trials = [trial_of(run, measured) for run in runs]
-    show_comparison(trials, key=key, version=(measured_version(lab), group))
+    show_comparison(trials, key=key, version=version)
 
 
 def warm_up(lab: Laboratory) -> None:

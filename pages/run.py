@@ -36,6 +36,7 @@ from lab.ui.run_view import (
     samples_table,
     show_curves,
     show_notices,
+    today,
 )
 from lab.ui.runs import problem_text, shown_series, state_name, usable_laboratory
 from lab.ui.shell import page_start
@@ -222,8 +223,8 @@ def draw_curves(run_id: str, last_step: int, log_steps: bool, log_values: bool) 
 
 def words(lab: Laboratory, run: Run) -> None:
     """What the model writes, and what happened."""
-    # The times in the log are those of the viewer's clock.
-    clock = st.context.timezone
+    # The times in the log are those of the viewer's clock, with the date where it is not today's.
+    clock = st.context.timezone, today()
     drawn_once(lambda: draw_words(lab, run.id), "words", measured_version(lab), run.id, clock)
 
 

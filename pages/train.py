@@ -25,6 +25,7 @@ from lab.ui.recipe_form import (
     summary,
 )
 from lab.ui.recipe_widgets import dress_train, escaped, show_field, show_fields
+from lab.ui.run_view import link
 from lab.ui.runs import problem_text, usable_laboratory
 from lab.ui.shell import page_start
 from lab.ui.train_base import Base, can_clone, clone_base, fields_of, is_clone, own_base, preset_base
@@ -161,10 +162,13 @@ def chosen_base(lab: Laboratory, form: Form) -> Base | None:
             return None
         words, pairs = st.columns([2, 3], gap="medium")
         if is_clone(form.base):
-            run = {"lang": language(), "run": form.base.removeprefix(CLONE_PREFIX)}
-            words.page_link(
-                "pages/run.py", label=escaped(base.title), icon=":material/content_copy:", query_params=run
-            )
+            with words:
+                link(
+                    "run",
+                    base.title,
+                    icon=":material/content_copy:",
+                    run=form.base.removeprefix(CLONE_PREFIX),
+                )
         words.markdown(base.teaches)
         rows = [(probe.source, probe.target) for probe in base.recipe.probes[:EXAMPLES]]
         if rows:

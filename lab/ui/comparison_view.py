@@ -77,17 +77,19 @@ def overlay(
     lab: Laboratory, groups: Sequence[Group], metrics: Sequence[str], *, log_steps: bool, log_values: bool
 ) -> None:
     """A picture for each measurement, with a line for each group of runs."""
+    last_step = max((axis_end(run) for group in groups for run in group.runs), default=1)
     shown = tuple((group.label, group.colour, tuple(run.id for run in group.runs)) for group in groups)
     drawn_once(
-        lambda: draw_overlay(groups, metrics, log_steps, log_values),
-        "overlay", measured_version(lab), shown, tuple(metrics), log_steps, log_values,
+        lambda: draw_overlay(groups, metrics, last_step, log_steps, log_values),
+        "overlay", measured_version(lab), shown, tuple(metrics), last_step, log_steps, log_values,
     )  # fmt: skip
 
 
-def draw_overlay(groups: Sequence[Group], metrics: Sequence[str], log_steps: bool, log_values: bool) -> None:
+def draw_overlay(
+    groups: Sequence[Group], metrics: Sequence[str], last_step: int, log_steps: bool, log_values: bool
+) -> None:
     """Draw the pictures."""
     run_ids = [run.id for group in groups for run in group.runs]
-    last_step = max((axis_end(run) for group in groups for run in group.runs), default=1)
     measured = shown_series(run_ids, metrics, most=None)
     block = block_size(last_step, MEANS)
     # Beside long names two pictures in a row would leave little room for the lines.

@@ -111,5 +111,5 @@ def _drawn(speaking: str, key: tuple[Hashable, ...], _draw: Callable[[], None]) 
 
 
 def measured_version(lab: Laboratory) -> tuple[Hashable, ...]:
-    """Differs once a run has measured more, or anything else was written: a part of a drawing's key."""
+    """Differs once a run has measured more, or anything else was written: a part of a drawing's key, read before its numbers."""
     return str(lab.store.path), *lab.store.version()

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -189,9 +189,13 @@ def log_words(entry: LogEntry) -> str:
 
 def time_text(seconds: float) -> str:
     """A time of day, with the date if it is not today, where the person is."""
-    zone = _zone()
-    then, now = datetime.fromtimestamp(seconds, zone), datetime.fromtimestamp(time.time(), zone)
-    return f"{then:%H:%M:%S}" if then.date() == now.date() else f"{then:%Y-%m-%d %H:%M}"
+    then = datetime.fromtimestamp(seconds, _zone())
+    return f"{then:%H:%M:%S}" if then.date() == today() else f"{then:%Y-%m-%d %H:%M}"
+
+
+def today() -> date:
+    """The date where the person is."""
+    return datetime.fromtimestamp(time.time(), _zone()).date()
 
 
 def _zone() -> ZoneInfo | None:

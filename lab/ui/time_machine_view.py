@@ -19,7 +19,7 @@ from lab.figures.time_machine import (
     time_machine_payload,
 )
 from lab.runs.problems import RunProblem
-from lab.runs.store import Run, State
+from lab.runs.store import UNFINISHED, Run, State
 from lab.ui.checkpoints import RUN_PREFIX, checkpoint_folder, checkpoint_names, checkpoint_title
 from lab.ui.language import _, language
 from lab.ui.runs import laboratory, state_name
@@ -36,7 +36,7 @@ _picture = st.components.v2.component(
     js=_SCRIPT,
 )
 # Trainings that are no model to choose on other pages, or not yet, but whose past can be looked at.
-NO_MODEL: tuple[State, ...] = ("queued", "starting", "running", "failed", "lost")
+NO_MODEL: tuple[State, ...] = (*UNFINISHED, "failed", "lost")
 FILES = tuple(f"{before}{SNAPSHOTS}.{kind}" for before in ("", PREVIOUS) for kind in ("json", "safetensors"))
 
 
